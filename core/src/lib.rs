@@ -1,0 +1,12 @@
+//! What Consent decides, and nothing else: no I/O, no clock, no async, no randomness, no wire types.
+//!
+//! Time, random names and stored bytes come in as arguments; decisions go out as values. So the same code runs
+//! in the servers, in the scripts and in the property tests, and each of them can stop time.
+//!
+//! - [`words`]: the vocabulary as types that do not mix.
+//! - `policy`, `head`, `ledger`, `decision`: the rule (policy file, fold, question to answer).
+//! - `confirm`: the protocol behind a confirmed opt-out, as three machines.
+//! - [`refusal`]: why a request got no answer. Why an answer is DENY is a `Reason`: the two never mix.
+
+pub mod refusal;
+pub mod words;
