@@ -8,5 +8,7 @@
 //! - `confirm`: the protocol behind a confirmed opt-out, as three machines.
 //! - [`refusal`]: why a request got no answer. Why an answer is DENY is a `Reason`: the two never mix.
 
+pub mod chain;
+pub mod digest;
 pub mod refusal;
 pub mod words;
