@@ -1,1 +1,27 @@
-//! The contract in Rust.
+//! The contract in Rust: what the services and their callers share.
+//!
+//! - [`pb`]: generated from `proto/`; it goes no deeper than the conversions.
+//! - [`clock`]: the only file that reads a clock.
+//! - [`status`]: the only map from a [`Refusal`](consent_core::refusal::Refusal) to a gRPC status.
+//! - [`serve`]: how both servers listen: limits, health, reflection.
+
+pub mod clock;
+pub mod serve;
+pub mod status;
+
+/// Generated from `proto/consent/v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated; the comments stand in proto/"
+)]
+pub mod pb {
+    tonic::include_proto!("consent.v1");
+}
+
+/// The compiled contract with its comments: what reflection serves.
+pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+
+/// The version that programs say of themselves.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

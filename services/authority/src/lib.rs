@@ -1,1 +1,3 @@
-//! Under construction.
+//! The authority: owns the ledger, streams every change to the sidecars, and says when an opt-out is effective.
+
+pub mod store;

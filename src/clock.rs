@@ -1,0 +1,41 @@
+//! The clocks: the only file that reads one.
+//!
+//! Leases count on two at once (rule in [`consent_core::words::time`]): CLOCK_BOOTTIME, which goes on through a
+//! suspend, and CLOCK_MONOTONIC_RAW, which nobody slews. Stamps come from the wall clock. `std::time::Instant` is
+//! neither, and is banned by clippy.toml.
+
+use consent_core::words::{Moment, Span, Timestamp};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// Reads both lease clocks.
+pub fn now() -> Moment {
+    Moment { boot: nanos(clock_gettime(ClockId::Boottime)), raw: nanos(clock_gettime(ClockId::MonotonicRaw)) }
+}
+
+/// Reads the wall clock, in whole milliseconds.
+pub fn wall() -> Timestamp {
+    let t = clock_gettime(ClockId::Realtime);
+    Timestamp::from_millis(t.tv_sec.saturating_mul(1000).saturating_add(t.tv_nsec / 1_000_000))
+}
+
+/// Sleeps until about `moment`: a hint. Whoever relies on time reads [`now`] again afterwards.
+pub async fn sleep_until(moment: Moment) {
+    let left = moment.longest_since(now());
+    if left > Span::ZERO {
+        tokio::time::sleep(left.into()).await;
+    }
+}
+
+// Both clocks count up from boot, so neither is negative.
+fn nanos(t: Timespec) -> u64 {
+    (t.tv_sec.unsigned_abs()).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn readings_do_not_fall() {
+        let (first, second) = (super::now(), super::now());
+        assert!(second.boot >= first.boot && second.raw >= first.raw);
+    }
+}
