@@ -5,10 +5,11 @@
 //!
 //! - [`words`]: the vocabulary as types that do not mix.
 //! - `policy`, `head`, `ledger`, `decision`: the rule (policy file, fold, question to answer).
-//! - `confirm`: the protocol behind a confirmed opt-out, as three machines.
+//! - [`confirm`]: the protocol behind a confirmed opt-out, as three machines.
 //! - [`refusal`]: why a request got no answer. Why an answer is DENY is a `Reason`: the two never mix.
 
 pub mod chain;
+pub mod confirm;
 pub mod digest;
 pub mod refusal;
 pub mod words;
