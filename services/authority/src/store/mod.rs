@@ -80,10 +80,25 @@ pub struct Locked {
     pub head: LedgerHead,
     /// The store's clock now: `recorded_at` of the batch is the later of this and the head's.
     pub now: Timestamp,
-    /// The heads that exist, each with the subject that events use for it (none for the policy).
-    pub heads: Vec<(HeadRecord, Option<Subject>)>,
+    /// The heads that exist.
+    pub heads: Vec<LockedHead>,
     /// The requests that were made before.
     pub requests: Vec<RequestRecord>,
+}
+
+/// A head under the lock, with what the receipt of a write that changes nothing says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedHead {
+    /// The head.
+    pub record: HeadRecord,
+    /// The subject that events use for it; none for the policy.
+    pub subject: Option<Subject>,
+    /// The last event that touched it: the row of the ledger with the head's own `rev`.
+    pub revision: Revision,
+    /// The chain at that revision.
+    pub chain: Chain,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
 }
 
 /// Erasable evidence of one event.
