@@ -223,6 +223,8 @@ pub struct LeaseTable {
     pub head: LedgerHead,
     /// The open rows.
     pub open: Vec<LeaseRow>,
+    /// The ledger's chain at each revision asked for; none where it has no such revision.
+    pub chains: Vec<(Revision, Option<Chain>)>,
 }
 
 /// Why a store did not do what it was asked. Nothing of it reaches a caller but its kind.
@@ -310,8 +312,11 @@ pub trait Leases: Send + 'static {
         incarnation: Incarnation,
         drained: Revision,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
-    /// R8: the open rows and the ledger's head, in one snapshot.
-    fn table(&mut self) -> impl Future<Output = Result<LeaseTable, StoreError>> + Send;
+    /// R8: the open rows, the ledger's head and its chain at these revisions (rising), in one snapshot.
+    fn table(
+        &mut self,
+        revisions: &[Revision],
+    ) -> impl Future<Output = Result<LeaseTable, StoreError>> + Send;
     /// R8b: closes the row if its `renew_seq` is still the one seen.
     fn reap(
         &mut self,
