@@ -10,10 +10,11 @@
 //! nowhere else; a store knows bytes, keys and numbers, and decides nothing. Both stores pass one and the same
 //! conformance suite (`services/authority/tests/store`).
 
-use consent_core::chain::Chain;
+use consent_core::chain::{Chain, Link};
 use consent_core::digest::Digest;
-use consent_core::head::{HeadKind, HeadRecord};
-use consent_core::words::{Epoch, IdKey, Incarnation, Revision, Subject, Timestamp};
+use consent_core::head::HeadKey;
+use consent_core::ledger::HeadRecord;
+use consent_core::words::{Epoch, IdKey, Incarnation, OrganizationKey, Revision, Subject, Timestamp};
 use std::future::Future;
 use thiserror::Error;
 use uuid::Uuid;
@@ -66,9 +67,8 @@ pub struct RequestRecord {
 /// Whose heads, subjects and requests a batch decides from.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
-    /// The heads by kind and key. The policy's head, and the organization of each account named here, come along
-    /// unasked.
-    pub heads: Vec<(HeadKind, [u8; 16])>,
+    /// The heads. The policy's, and that of the organization of each account named here, come along unasked.
+    pub heads: Vec<HeadKey>,
     /// The requests that may have been made before.
     pub requests: Vec<RequestName>,
 }
@@ -84,6 +84,13 @@ pub struct Locked {
     pub heads: Vec<LockedHead>,
     /// The requests that were made before.
     pub requests: Vec<RequestRecord>,
+}
+
+impl Locked {
+    /// When the batch is recorded: the store's clock, and never before the event before it.
+    pub fn recorded_at(&self) -> Timestamp {
+        self.now.max(self.head.recorded_at)
+    }
 }
 
 /// A head under the lock, with what the receipt of a write that changes nothing says of it.
@@ -126,7 +133,7 @@ pub struct Entry {
     /// Its canonical bytes.
     pub event: Vec<u8>,
     /// Their hash.
-    pub link: [u8; 32],
+    pub link: Link,
     /// The chain after it.
     pub chain: Chain,
     /// The digest after it.
@@ -134,7 +141,7 @@ pub struct Entry {
     /// The head that it changed, as it is after it.
     pub head: HeadRecord,
     /// The organization of an account's head, for the join under the lock.
-    pub organization: Option<[u8; 16]>,
+    pub organization: Option<OrganizationKey>,
     /// Who, through what.
     pub evidence: Evidence,
 }
@@ -144,10 +151,8 @@ pub struct Entry {
 pub struct SubjectRecord {
     /// The random name.
     pub subject: Subject,
-    /// What it names.
-    pub kind: HeadKind,
-    /// Its keyed hash.
-    pub key: [u8; 16],
+    /// Whose it is.
+    pub key: HeadKey,
     /// Its id: erasable.
     pub id: String,
 }
@@ -172,7 +177,7 @@ pub struct FeedEntry {
     /// When it was recorded.
     pub recorded_at: Timestamp,
     /// The hash of the event.
-    pub link: [u8; 32],
+    pub link: Link,
     /// The chain after it.
     pub chain: Chain,
     /// The digest after it.
@@ -270,17 +275,17 @@ pub trait Reader: Clone + Send + Sync + 'static {
     /// A page of heads after a place (kind, key), at most `limit`.
     fn heads_after(
         &self,
-        after: Option<(HeadKind, [u8; 16])>,
+        after: Option<HeadKey>,
         limit: u32,
     ) -> impl Future<Output = Result<HeadPage, StoreError>> + Send;
     /// These heads (with the policy's, and the organizations of the accounts named) and the ledger's head, of one
     /// snapshot.
     fn heads_of(
         &self,
-        keys: &[(HeadKind, [u8; 16])],
+        keys: &[HeadKey],
     ) -> impl Future<Output = Result<(LedgerHead, Vec<HeadRecord>), StoreError>> + Send;
     /// The id behind a key, unless it was erased.
-    fn id_of(&self, kind: HeadKind, key: [u8; 16]) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
+    fn id_of(&self, key: HeadKey) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
     /// A page of the ledger with its evidence, after a revision.
     fn ledger(
         &self,
