@@ -3,9 +3,13 @@
 //! - [`pb`]: generated from `proto/`; it goes no deeper than the conversions.
 //! - [`clock`]: the only file that reads a clock.
 //! - [`status`]: the only map from a [`Refusal`](consent_core::refusal::Refusal) to a gRPC status.
+//! - [`convert`]: between the wire and the core, and the only place where UNSPECIFIED exists.
+//! - [`deadline`]: until when a server may wait for a call.
 //! - [`serve`]: how both servers listen: limits, health, reflection.
 
 pub mod clock;
+pub mod convert;
+pub mod deadline;
 pub mod serve;
 pub mod status;
 
@@ -13,6 +17,7 @@ pub mod status;
 #[allow(
     missing_docs,
     unreachable_pub,
+    clippy::allow_attributes_without_reason,
     clippy::wildcard_enum_match_arm,
     reason = "generated; the comments stand in proto/"
 )]

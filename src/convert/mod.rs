@@ -1,0 +1,91 @@
+//! Between the wire and the core: the only place where UNSPECIFIED exists.
+//!
+//! What comes in is checked here, once: every refusal names the field in the words of `proto/`. What went through
+//! has a type that cannot be wrong. An unknown enum number, an id with a control character, a time that no calendar
+//! has: each is [`Refusal::Invalid`], and none gets into a batch.
+
+use crate::pb;
+use consent_core::chain::Chain;
+use consent_core::refusal::Refusal;
+use consent_core::words::ids::check_id;
+use consent_core::words::{Epoch, Name, Position, Revision, Seconds, Span, Timestamp};
+use std::fmt::Display;
+
+/// The field is wrong; `problem` follows "the field".
+pub fn invalid(field: impl Into<String>, problem: impl Display) -> Refusal {
+    Refusal::Invalid { field: field.into(), problem: problem.to_string() }
+}
+
+/// The field, which must be there.
+pub fn present<'a, T>(field: &str, value: Option<&'a T>) -> Result<&'a T, Refusal> {
+    value.ok_or_else(|| invalid(field, "is missing"))
+}
+
+/// The text, if it is an id.
+pub fn id<'a>(field: &str, text: &'a str) -> Result<&'a str, Refusal> {
+    check_id(text).map(|()| text).map_err(|problem| invalid(field, problem))
+}
+
+/// The name that the text is.
+pub fn name(field: &str, text: &str) -> Result<Name, Refusal> {
+    Name::new(text).map_err(|problem| invalid(field, problem))
+}
+
+/// The revision with this number.
+pub fn revision(field: &str, number: u64) -> Result<Revision, Refusal> {
+    Revision::new(number).ok_or_else(|| invalid(field, format_args!("is more than {}", Revision::MAX)))
+}
+
+/// The position, whose epoch has 16 bytes.
+pub fn position(field: &str, position: &pb::Position) -> Result<Position, Refusal> {
+    let length = position.epoch.len();
+    let epoch = Epoch::from_slice(&position.epoch).ok_or_else(|| {
+        invalid(format!("{field}.epoch"), format_args!("has {length} bytes, it must have 16"))
+    })?;
+    Ok(Position { epoch, revision: revision(&format!("{field}.revision"), position.revision)? })
+}
+
+/// The chain, which has 32 bytes.
+pub fn chain(field: &str, bytes: &[u8]) -> Result<Chain, Refusal> {
+    Chain::from_slice(bytes)
+        .ok_or_else(|| invalid(field, format_args!("has {} bytes, it must have 32", bytes.len())))
+}
+
+/// The instant, in whole milliseconds, rounded down. Only years 1 to 9999 are instants, as protobuf defines it.
+pub fn timestamp(field: &str, time: &prost_types::Timestamp) -> Result<Timestamp, Refusal> {
+    if !(-62_135_596_800..=253_402_300_799).contains(&time.seconds) {
+        return Err(invalid(format!("{field}.seconds"), "is not in the years 1 to 9999"));
+    }
+    if !(0..1_000_000_000).contains(&time.nanos) {
+        return Err(invalid(format!("{field}.nanos"), "is not from 0 to 999999999"));
+    }
+    Ok(Timestamp::from_millis(time.seconds * 1000 + i64::from(time.nanos / 1_000_000)))
+}
+
+impl From<Position> for pb::Position {
+    fn from(position: Position) -> pb::Position {
+        pb::Position { epoch: position.epoch.bytes().to_vec().into(), revision: position.revision.get() }
+    }
+}
+
+/// The instant on the wire.
+pub fn to_timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let millis = time.millis();
+    // Both remainders are below their divisors, so neither cast can lose anything.
+    #[allow(clippy::cast_possible_truncation, reason = "below a thousand million")]
+    let nanos = (millis.rem_euclid(1000) * 1_000_000) as i32;
+    prost_types::Timestamp { seconds: millis.div_euclid(1000), nanos }
+}
+
+/// A stored instant on the wire; absent where it means never.
+pub fn to_instant(seconds: Seconds) -> Option<prost_types::Timestamp> {
+    let never = seconds == Seconds::ZERO || seconds == Seconds::NEVER;
+    (!never).then(|| prost_types::Timestamp { seconds: i64::from(seconds.get()), nanos: 0 })
+}
+
+/// The span on the wire.
+pub fn to_duration(span: Span) -> prost_types::Duration {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "below their divisors")]
+    let (seconds, nanos) = ((span.nanos() / 1_000_000_000) as i64, (span.nanos() % 1_000_000_000) as i32);
+    prost_types::Duration { seconds, nanos }
+}
