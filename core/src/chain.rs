@@ -6,8 +6,9 @@
 
 use core::fmt;
 
-// A hash that is made under this context can be nothing else of ours.
+// A hash that is made under one of these contexts can be nothing else of ours.
 const CHAIN_CONTEXT: &str = "consent v1 chain of the ledger";
+const LINK_CONTEXT: &str = "consent v1 link of the ledger";
 
 macro_rules! hash_of_32_bytes {
     ($name:ident, $doc:literal) => {
@@ -44,6 +45,13 @@ macro_rules! hash_of_32_bytes {
 
 hash_of_32_bytes!(Chain, "The chain after a revision: it names one history up to there.");
 hash_of_32_bytes!(Link, "The hash of one event: what it adds to the chain.");
+
+impl Link {
+    /// The link of an event, from its canonical bytes: [`Recorded::encode`](crate::event::Recorded::encode).
+    pub fn of(event: &[u8]) -> Link {
+        Link(*blake3::Hasher::new_derive_key(LINK_CONTEXT).update(event).finalize().as_bytes())
+    }
+}
 
 impl Chain {
     /// The chain of the empty ledger.

@@ -1,11 +1,38 @@
 //! The digest: what proves that two tables hold the same heads.
 //!
 //! A sum modulo 2^256 over all heads, so that a change costs one subtraction and one addition, whatever the size
-//! of the table, and the order in which heads came does not matter.
+//! of the table, and the order in which heads came does not matter. The terms are keyed, so that whoever may choose
+//! ids cannot aim at a collision of sums.
 
 use core::fmt;
 
-/// The digest of a table of heads.
+use crate::head::HeadKey;
+use crate::words::IdKey;
+
+/// The secret under which heads are hashed for digests.
+#[derive(Clone)]
+pub struct DigestKey([u8; 32]);
+
+impl DigestKey {
+    /// The deployment's: drawn from the secret under which ids are hashed, so that it needs no keeping of its own.
+    pub fn new(key: &IdKey) -> DigestKey {
+        DigestKey(blake3::derive_key("consent v1 digest of heads", key.bytes()))
+    }
+
+    fn term(&self, key: HeadKey, head: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&[key.kind().number()]).update(&key.bytes()).update(head);
+        *hasher.finalize().as_bytes()
+    }
+}
+
+impl fmt::Debug for DigestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestKey(secret)")
+    }
+}
+
+/// The digest of a table of heads: a 256-bit number, little endian.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -26,6 +53,34 @@ impl Digest {
     /// Its bytes.
     pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// A head came; `head` is its canonical bytes.
+    pub fn add(&mut self, secret: &DigestKey, key: HeadKey, head: &[u8]) {
+        let mut carry = 0;
+        for (byte, term) in self.0.iter_mut().zip(secret.term(key, head)) {
+            carry += u16::from(*byte) + u16::from(term);
+            *byte = (carry & 0xff) as u8;
+            carry >>= 8;
+        }
+    }
+
+    /// A head went.
+    pub fn remove(&mut self, secret: &DigestKey, key: HeadKey, head: &[u8]) {
+        let mut borrow = false;
+        for (byte, term) in self.0.iter_mut().zip(secret.term(key, head)) {
+            let (rest, under) = byte.overflowing_sub(term);
+            let (rest, more) = rest.overflowing_sub(u8::from(borrow));
+            (*byte, borrow) = (rest, under || more);
+        }
+    }
+
+    /// A head changed; `before` is none when it is new.
+    pub fn replace(&mut self, secret: &DigestKey, key: HeadKey, before: Option<&[u8]>, after: &[u8]) {
+        if let Some(before) = before {
+            self.remove(secret, key, before);
+        }
+        self.add(secret, key, after);
     }
 }
 
