@@ -1,194 +1,391 @@
 //! The holder: when a sidecar may answer ALLOW (R4, R6, R10, R12; the receiving side of R5 and R13).
+//!
+//! A sidecar may answer while the lease of any replica lasts. It asks for one with a keepalive and counts it from
+//! when that was *sent*. A grant names the place m that its replica knew; it becomes a lease only once the table
+//! has gone through m, by the same chain and with the same digest. In return the holder acks what it applied, but
+//! only when every answer from before is over.
+//!
+//! ```text
+//!              Welcome            grant reached            lease over
+//!   COLD ──────────────▶ SYNCING ──────────────▶ LIVE ──────────────────▶ LAPSED
+//!                           ▲                    │  ▲                       │
+//!                           │ Welcome            │  └───────────────────────┘
+//!                           │                    ▼        grant reached
+//!                        RESYNC ◀──── gap, chain, digest, epoch, clocks, authority behind (from any state)
+//! ```
+//!
+//! Nothing latches: a resync drops the leases, closes the streams and, where the table itself is in doubt, drops
+//! it; the driver connects again, and the next hello finds a way back to LIVE.
+//!
+//! - [`io`]: inputs, outputs, states, causes.
+//! - `table`: the places that the table went through, and what is ripe for an ack.
+//! - `link`: one replica: keepalives, grants, lease.
+//! - `hello`: the welcome, and what may follow it.
 
-use super::lease::Lease;
-use super::message::{Frame, Place, Stream, ToAuthority, ToSidecar};
-use crate::digest::Digest;
-use crate::words::{Incarnation, Moment, Revision, Span};
+mod hello;
+pub mod io;
+mod link;
+mod table;
 
-/// Where a sidecar stands. Only [`State::Live`] allows (I8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No table, and no authority that would give one.
-    Cold,
-    /// A table is being loaded, or is loaded and waits for its first grant.
-    Syncing,
-    /// Some replica's lease is valid.
-    Live,
-    /// The lease is over: the table stays and goes on being replayed.
-    Lapsed,
-    /// Something did not fit: see the [`Cause`]. Until an authority has accepted a new hello.
-    Resync,
-}
+pub use io::{Cause, Input, Output, State};
 
-/// Why a sidecar dropped its leases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// A revision is missing between the table and a frame.
-    Gap,
-    /// A frame or a grant is of another history than the table.
-    Chain,
-    /// The table does not hold what it should hold. It is dropped.
-    Digest,
-    /// The authority speaks of another epoch than it welcomed into, or than the table's.
-    Epoch,
-    /// The authority has no continuation for this table. It is dropped.
-    Foreign,
-    /// The ledger is behind what this sidecar has seen, or beside it (R13).
-    AuthorityBehind,
-    /// The clocks cannot be believed (A4).
-    Clock,
-    /// More frames wait for being applied than are kept.
-    Overrun,
-}
+use super::lease::{Lease, earlier};
+use super::message::{Place, Stream, ToAuthority, ToSidecar, Unwelcome};
+use crate::words::{Incarnation, Moment, Nonce, Span};
+use link::{Link, Stage};
+use table::{Summits, Table};
 
-/// What happens to a holder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// The node's durable copy was loaded into the empty table; `place` carries the digest that the table itself
-    /// has. Only before the first welcome; ignored later.
-    Loaded {
-        /// Where the copy stands.
-        place: Place,
-    },
-    /// A connection to some replica stands.
-    Connected {
-        /// It.
-        stream: Stream,
-    },
-    /// A message came. Those of one stream come in their order.
-    Received {
-        /// From where.
-        stream: Stream,
-        /// What.
-        message: ToSidecar,
-    },
-    /// The snapshot that [`Output::TakeSnapshot`] asked for is in the table, visible to every reader. Frames that
-    /// came interleaved with its pages are the driver's to fold in; they count as part of it.
-    SnapshotLoaded {
-        /// From where.
-        stream: Stream,
-        /// Where the table stands, with the digest that the table itself has.
-        place: Place,
-    },
-    /// Everything up to `revision` that [`Output::Apply`] asked for is visible to every reader.
-    Applied {
-        /// Up to where. Several frames may be reported as one.
-        revision: Revision,
-        /// The digest that the table itself has now.
-        digest: Digest,
-    },
-    /// A connection is over, or could not be used (a message that cannot be read, terms that are not safe).
-    Disconnected {
-        /// It.
-        stream: Stream,
-    },
-    /// Nothing but time.
-    TimePassed,
-    /// VMClock or the like says that the clocks jumped.
-    ClockDisrupted,
-    /// The sidecar is to stop; [`Output::Left`] says when it may.
-    Leave,
-}
-
-/// What a holder wants done, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Send a message.
-    Send {
-        /// To where.
-        stream: Stream,
-        /// What.
-        message: ToAuthority,
-    },
-    /// Apply the frame to the table, make it visible to every reader, then give [`Input::Applied`].
-    Apply {
-        /// The stream that brought it.
-        stream: Stream,
-        /// Its header.
-        frame: Frame,
-    },
-    /// Load the snapshot that comes on the stream into the empty table, then give [`Input::SnapshotLoaded`].
-    TakeSnapshot {
-        /// From where.
-        stream: Stream,
-    },
-    /// Empty the table, and forget applies that were asked for. Until a snapshot is loaded nothing may be
-    /// answered from it.
-    DropTable,
-    /// The table goes on, unchanged, under this epoch: positions in answers name it from now on.
-    EnterEpoch {
-        /// Where the table stands, in the new epoch.
-        place: Place,
-    },
-    /// Serving threads use this from now on; `None`: they answer DENY. Must be visible to them before the next
-    /// output is performed.
-    Publish(Option<Lease>),
-    /// The state changed. For health and the log.
-    Changed {
-        /// What it was.
-        from: State,
-        /// What it is.
-        to: State,
-    },
-    /// The leases are dropped and the sidecar starts over from a new hello. For the log.
-    Resync(Cause),
-    /// Close the connection. Connect again, with backoff.
-    Close {
-        /// It.
-        stream: Stream,
-        /// Not before this has passed.
-        retry_after: Span,
-    },
-    /// R12: connect to another replica than this stream's, which leaves.
-    SeekAnother {
-        /// The one that leaves. It stays open until this holder closes it.
-        leaving: Stream,
-    },
-    /// R12: everything is given back; the process may end.
-    Left,
-}
+/// So many streams at once, those counted that are closed while their lease lasts: the one in use, the one to move
+/// to, and their predecessors. A further one takes the place of a closed one, whose lease ends, or is refused.
+const LINKS: usize = 4;
 
 /// The sidecar's side of the confirmation, for one run of the process.
 #[derive(Debug, Clone)]
 pub struct Holder {
     incarnation: Incarnation,
     semantics: u8,
+    table: Option<Table>,
+    summits: Summits,
+    links: Vec<Link>,
+    next_nonce: Nonce,
+    /// H: the longest that any welcome announced, so that no answer given is forgotten when it becomes shorter.
+    hold: Span,
+    published: Option<Lease>,
+    state: State,
+    cause: Option<Cause>,
+    /// Was there a lease since the table was loaded?
+    was_live: bool,
+    leaving: bool,
 }
 
 impl Holder {
     /// A holder for a run of a sidecar that reads heads up to this semantics version.
     pub fn new(incarnation: Incarnation, semantics: u8) -> Holder {
-        Holder { incarnation, semantics }
+        Holder {
+            incarnation,
+            semantics,
+            table: None,
+            summits: Summits::default(),
+            links: Vec::new(),
+            next_nonce: Nonce(1),
+            hold: Span::ZERO,
+            published: None,
+            state: State::Cold,
+            cause: None,
+            was_live: false,
+            leaving: false,
+        }
     }
 
-    /// One step. It never fails and never waits.
+    /// One step. It never fails and never waits. `now` must be read after the outputs of the step before were
+    /// performed: holds are counted from it.
     pub fn step(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
-        let _ = (now, input, out);
+        self.start_holds(now);
+        match input {
+            Input::Loaded { place, digest } => self.loaded(now, place, digest, out),
+            Input::Connected { stream } => self.connected(stream, out),
+            Input::Received { stream, message } => self.received(now, stream, message, out),
+            Input::SnapshotLoaded { stream, place, digest } => {
+                self.snapshot_loaded(now, stream, place, digest, out);
+            }
+            Input::Applied { revision, digest } => {
+                let applied = self.table.as_mut().map(|table| table.visible(now, revision, digest));
+                match applied {
+                    Some(Err(cause)) => self.resync(cause, out),
+                    Some(Ok(())) | None => (),
+                }
+            }
+            Input::Disconnected { stream } => self.disconnected(stream),
+            Input::TimePassed => (),
+            Input::ClockDisrupted => self.clock_disrupted(now, out),
+            Input::Leave => self.leave(now, out),
+        }
+        self.follow_up(now, out);
     }
 
     /// A hint when to call [`Holder::step`] with [`Input::TimePassed`]; safety never rests on it.
     pub fn wake_at(&self) -> Option<Moment> {
-        None
+        let mut at = self.table.as_ref().and_then(|table| table.ripe_at(self.hold));
+        for link in &self.links {
+            let grants = link.grants.as_ref();
+            at = earlier(at, grants.and_then(|grants| grants.until()));
+            at = earlier(
+                at,
+                match link.stage {
+                    Stage::Following if !link.draining => grants.and_then(|grants| grants.ask_at()),
+                    Stage::Dropped { ordered, since } => {
+                        Some(since.map_or(ordered, |at| at.after(self.hold)))
+                    }
+                    Stage::Greeting { .. } | Stage::Loading | Stage::Following | Stage::Closed => None,
+                },
+            );
+        }
+        at
     }
 
     /// Where it stands, as of the last step.
     pub fn state(&self) -> State {
-        State::Cold
+        self.state
     }
 
-    /// Why it is not LIVE, if it is because of a cause.
+    /// What it last had to start over for; `None` once it is LIVE again.
     pub fn cause(&self) -> Option<Cause> {
-        None
+        self.cause
     }
 
     /// The lease, if one is valid now (R10).
     pub fn lease(&self, now: Moment) -> Option<Lease> {
-        let _ = now;
-        None
+        let epoch = self.table.as_ref()?.epoch();
+        let leased = self.links.iter().filter_map(|link| link.grants.as_ref());
+        let longest = leased.max_by_key(|grants| grants.left(now))?;
+        (longest.left(now) > Span::ZERO).then_some(())?;
+        longest.until().map(|until| Lease { epoch, until, hold: self.hold })
     }
 
     /// Where the table stands.
     pub fn place(&self) -> Option<Place> {
-        None
+        self.table.as_ref().and_then(Table::applied)
+    }
+
+    fn connected(&mut self, stream: Stream, out: &mut Vec<Output>) {
+        if self.links.len() >= LINKS
+            && let Some(oldest) = self.links.iter().position(|link| !link.is_open())
+        {
+            self.links.remove(oldest);
+        }
+        if self.leaving || self.links.len() >= LINKS {
+            out.push(Output::Close { stream, retry_after: Span::ZERO });
+            return;
+        }
+        // The place that the table will have, so that a new epoch covers applies under way, too.
+        let place = self.table.as_ref().and_then(Table::ordered);
+        self.links.push(Link::greeting(stream, place));
+        let (incarnation, semantics) = (self.incarnation, self.semantics);
+        out.push(Output::Send { stream, message: ToAuthority::Hello { incarnation, place, semantics } });
+    }
+
+    fn received(&mut self, now: Moment, stream: Stream, message: ToSidecar, out: &mut Vec<Output>) {
+        let Some(at) = self.links.iter().position(|link| link.stream == stream && link.is_open()) else {
+            return;
+        };
+        let following = self.links[at].stage == Stage::Following;
+        match message {
+            ToSidecar::Welcome { grantor, epoch, terms, start } => {
+                self.welcomed(now, at, hello::Welcome { grantor, epoch, terms, start }, out);
+            }
+            ToSidecar::Unwelcome(Unwelcome::Held) => self.resync(Cause::AuthorityBehind, out),
+            ToSidecar::Unwelcome(Unwelcome::Busy { retry_after }) => self.close(at, retry_after, out),
+            ToSidecar::Unwelcome(Unwelcome::Leaving) => self.close(at, Span::ZERO, out),
+            ToSidecar::Frame(frame) => {
+                match self.table.as_mut().filter(|_| following).map(|t| t.order(&frame)) {
+                    Some(Ok(true)) => out.push(Output::Apply { stream, frame }),
+                    Some(Err(cause)) => self.resync(cause, out),
+                    // Had before, or folded into the snapshot by the driver.
+                    Some(Ok(false)) | None => (),
+                }
+            }
+            ToSidecar::Grant { nonce, place } => {
+                if self.table.as_ref().is_some_and(|table| following && table.epoch() != place.epoch) {
+                    self.resync(Cause::Epoch, out);
+                } else if let Some(grants) = self.links[at].grants.as_mut().filter(|_| following) {
+                    grants.grant(nonce, place);
+                }
+            }
+            ToSidecar::Draining => {
+                if !std::mem::replace(&mut self.links[at].draining, true) {
+                    out.push(Output::SeekAnother { leaving: stream });
+                }
+            }
+        }
+    }
+
+    /// A closed stream ends no lease: its replica stands by it, too.
+    fn disconnected(&mut self, stream: Stream) {
+        for link in self.links.iter_mut().filter(|link| link.stream == stream) {
+            link.stage = Stage::Closed;
+            if let Some(grants) = link.grants.as_mut() {
+                grants.forget_asked();
+            }
+        }
+    }
+
+    fn clock_disrupted(&mut self, now: Moment, out: &mut Vec<Output>) {
+        self.withdraw(out);
+        if let Some(table) = self.table.as_mut() {
+            table.distrust_clocks(now);
+        }
+        for link in &mut self.links {
+            if let Stage::Dropped { since, .. } = &mut link.stage {
+                *since = Some(now);
+            }
+        }
+        self.start_over(Cause::Clock, out);
+    }
+
+    /// R12: every lease is dropped now; it is given back when the hold has passed.
+    fn leave(&mut self, now: Moment, out: &mut Vec<Output>) {
+        self.leaving = true;
+        self.links.retain_mut(|link| {
+            drop_lease(link, now);
+            let stays = matches!(link.stage, Stage::Dropped { .. });
+            if !stays && link.is_open() {
+                out.push(Output::Close { stream: link.stream, retry_after: Span::ZERO });
+            }
+            stays
+        });
+    }
+
+    /// Drops every lease and every outstanding nonce, before anything else is done about a cause.
+    fn withdraw(&mut self, out: &mut Vec<Output>) {
+        self.links.iter_mut().filter_map(|link| link.grants.as_mut()).for_each(link::Grants::drop_lease);
+        if self.published.take().is_some() {
+            out.push(Output::Publish(None));
+        }
+    }
+
+    fn start_over(&mut self, cause: Cause, out: &mut Vec<Output>) {
+        self.cause = Some(cause);
+        self.change(State::Resync, out);
+        out.push(Output::Resync(cause));
+    }
+
+    /// Something did not fit: no lease, no stream and, where the table is in doubt, no table.
+    fn resync(&mut self, cause: Cause, out: &mut Vec<Output>) {
+        self.withdraw(out);
+        self.start_over(cause, out);
+        match cause {
+            Cause::Digest | Cause::Foreign => self.drop_table(out),
+            Cause::Gap
+            | Cause::Chain
+            | Cause::Epoch
+            | Cause::AuthorityBehind
+            | Cause::Clock
+            | Cause::Overrun => (),
+        }
+        for link in self.links.drain(..).filter(Link::is_open) {
+            out.push(Output::Close { stream: link.stream, retry_after: Span::ZERO });
+        }
+    }
+
+    fn drop_table(&mut self, out: &mut Vec<Output>) {
+        self.was_live = false;
+        if self.table.take().is_some() {
+            out.push(Output::DropTable);
+        }
+    }
+
+    fn close(&mut self, at: usize, retry_after: Span, out: &mut Vec<Output>) {
+        let stream = self.links.remove(at).stream;
+        out.push(Output::Close { stream, retry_after });
+    }
+
+    /// R12: a lease counts as dropped from the first step after its end was published: only then does no serving
+    /// thread use it any more, however long the driver was paused in between.
+    fn start_holds(&mut self, now: Moment) {
+        for link in &mut self.links {
+            if let Stage::Dropped { since: since @ None, .. } = &mut link.stage {
+                *since = Some(now);
+            }
+        }
+    }
+
+    /// What time and earlier inputs have made due, in the order of R6 and R12.
+    fn follow_up(&mut self, now: Moment, out: &mut Vec<Output>) {
+        if let Some(table) = self.table.as_mut() {
+            // No hold is known before the first welcome.
+            if self.hold > Span::ZERO {
+                table.ripen(now, self.hold);
+            }
+            table.applied().into_iter().for_each(|place| self.summits.reach(place));
+            let grants = self.links.iter_mut().filter_map(|link| link.grants.as_mut());
+            if let Err(cause) =
+                grants.map(|grants| grants.activate(now, table)).collect::<Result<(), Cause>>()
+            {
+                self.resync(cause, out);
+            }
+        }
+        self.links.retain(|link| link.is_open() || link.leased(now));
+        self.move_on(now);
+        self.publish(now, out);
+        self.send(now, out);
+        if self.leaving && self.links.is_empty() {
+            out.push(Output::Left);
+        }
+    }
+
+    /// R12: once another replica's lease is active, that of a leaving one is dropped.
+    fn move_on(&mut self, now: Moment) {
+        let staying = |link: &Link| link.stage == Stage::Following && !link.draining && link.leased(now);
+        if self.links.iter().any(staying) {
+            let moved = |link: &&mut Link| link.draining && link.stage == Stage::Following;
+            self.links.iter_mut().filter(moved).for_each(|link| drop_lease(link, now));
+        }
+    }
+
+    fn publish(&mut self, now: Moment, out: &mut Vec<Output>) {
+        let lease = self.lease(now);
+        if lease != self.published {
+            self.published = lease;
+            out.push(Output::Publish(lease));
+        }
+        if lease.is_some() {
+            self.was_live = true;
+            self.cause = None;
+            self.change(State::Live, out);
+        } else if self.state != State::Resync {
+            let loading = self.links.iter().any(|link| link.stage == Stage::Loading);
+            let waiting = if self.was_live { State::Lapsed } else { State::Syncing };
+            self.change(if self.table.is_some() || loading { waiting } else { State::Cold }, out);
+        }
+    }
+
+    fn change(&mut self, to: State, out: &mut Vec<Output>) {
+        let from = std::mem::replace(&mut self.state, to);
+        if from != to {
+            out.push(Output::Changed { from, to });
+        }
+    }
+
+    fn send(&mut self, now: Moment, out: &mut Vec<Output>) {
+        let hold = self.hold;
+        let ripe = self.table.as_ref().and_then(Table::ripe);
+        let next_nonce = &mut self.next_nonce;
+        self.links.retain_mut(|link| {
+            let stream = link.stream;
+            let Some(grants) = link.grants.as_mut() else { return true };
+            let carries = matches!(link.stage, Stage::Following | Stage::Dropped { .. });
+            if let Some(ripe) =
+                ripe.filter(|ripe| carries && grants.acked.is_none_or(|acked| acked < ripe.revision))
+            {
+                grants.acked = Some(ripe.revision);
+                let message = ToAuthority::Ack { revision: ripe.revision, chain: ripe.chain };
+                out.push(Output::Send { stream, message });
+            }
+            if link.stage == Stage::Following && !link.draining && grants.must_ask(now) {
+                let nonce = *next_nonce;
+                *next_nonce = Nonce(nonce.0 + 1);
+                grants.ask(now, nonce);
+                out.push(Output::Send { stream, message: ToAuthority::KeepAlive { nonce } });
+            }
+            let Stage::Dropped { since: Some(since), .. } = link.stage else { return true };
+            if now.shortest_since(since) < hold {
+                return true;
+            }
+            if let Some(last) = grants.last_nonce() {
+                out.push(Output::Send { stream, message: ToAuthority::Relinquish { last } });
+            }
+            out.push(Output::Close { stream, retry_after: Span::ZERO });
+            false
+        });
+    }
+}
+
+/// R12: the lease ends, its nonces are forgotten, and the hold begins with the next step.
+fn drop_lease(link: &mut Link, now: Moment) {
+    if let Some(grants) = link.grants.as_mut() {
+        grants.drop_lease();
+        if link.stage == Stage::Following {
+            link.stage = Stage::Dropped { ordered: now, since: None };
+        }
     }
 }
