@@ -269,9 +269,16 @@ pub trait Reader: Clone + Send + Sync + 'static {
     /// Where the ledger stands.
     fn head(&self) -> impl Future<Output = Result<LedgerHead, StoreError>> + Send;
     /// The events after `after`, in order and without a gap, at most `limit`. Fewer come only at the end.
-    fn feed(&self, after: Revision, limit: u32) -> impl Future<Output = Result<Vec<FeedEntry>, StoreError>> + Send;
+    fn feed(
+        &self,
+        after: Revision,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<FeedEntry>, StoreError>> + Send;
     /// Chain and digest at a revision; none if there is no such revision.
-    fn proof_at(&self, revision: Revision) -> impl Future<Output = Result<Option<(Chain, Digest)>, StoreError>> + Send;
+    fn proof_at(
+        &self,
+        revision: Revision,
+    ) -> impl Future<Output = Result<Option<(Chain, Digest)>, StoreError>> + Send;
     /// A page of heads after a place (kind, key), at most `limit`.
     fn heads_after(
         &self,
