@@ -4,6 +4,8 @@
 //! has a type that cannot be wrong. An unknown enum number, an id with a control character, a time that no calendar
 //! has: each is [`Refusal::Invalid`], and none gets into a batch.
 
+pub mod decision;
+
 use crate::pb;
 use consent_core::chain::Chain;
 use consent_core::refusal::Refusal;

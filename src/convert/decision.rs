@@ -1,0 +1,234 @@
+//! Questions and answers: from the messages of DecisionService to the core's words and back.
+//!
+//! Sidecar and authority share it, so that both refuse the same requests in the same words. Nothing is copied: a
+//! [`Asked`] borrows from its request, and is turned into keys only once the secret is at hand. A node that has no
+//! secret yet still tells a wrong request from one that it cannot decide.
+
+use super::{id, invalid, position, present, timestamp, to_duration};
+use crate::pb;
+use consent_core::decision::{Decision, Question, Reason};
+use consent_core::refusal::Refusal;
+use consent_core::words::{IdKey, Position, Span, Timestamp};
+
+/// The most questions of one batch.
+pub const BATCH_MAX: usize = 1000;
+
+/// A checked question, its ids still in text.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    account: &'a str,
+    artifact: &'a str,
+    product: &'a str,
+    kind: &'a str,
+    collected_at: Option<Timestamp>,
+    is_incognito: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// The question as a table can look it up.
+    pub fn question(&self, key: &IdKey) -> Question<'a> {
+        Question {
+            account: key.account(self.account),
+            artifact: key.artifact(self.artifact),
+            product: self.product,
+            kind: self.kind,
+            collected_at: self.collected_at,
+            is_incognito: self.is_incognito,
+        }
+    }
+}
+
+/// Checks a single question.
+pub fn asked(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
+    one(request)
+}
+
+/// Checks a batch: 1 to [`BATCH_MAX`] questions, none with a position of its own.
+pub fn asked_all(request: &pb::BatchCanTrainRequest) -> Result<Vec<Asked<'_>>, Refusal> {
+    let count = request.requests.len();
+    if count == 0 {
+        return Err(invalid("requests", "is empty, it must have 1 to 1000 items"));
+    }
+    if count > BATCH_MAX {
+        return Err(Refusal::TooMany { field: "requests", count, maximum: BATCH_MAX });
+    }
+    let check = |(index, request)| match one_of_many(request) {
+        Err(Refusal::Invalid { field, problem }) => {
+            Err(Refusal::Invalid { field: format!("requests[{index}].{field}"), problem })
+        }
+        checked => checked,
+    };
+    request.requests.iter().enumerate().map(check).collect()
+}
+
+fn one_of_many(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
+    match request.min_position {
+        Some(_) => Err(invalid("min_position", "is refused in an item of a batch: the batch has its own")),
+        None => one(request),
+    }
+}
+
+fn one(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
+    let artifact = present("artifact", request.artifact.as_ref())?;
+    let collected_at = artifact.collected_at.as_ref();
+    Ok(Asked {
+        account: id("account", &request.account)?,
+        artifact: id("artifact.id", &artifact.id)?,
+        product: &artifact.product,
+        kind: &artifact.kind,
+        collected_at: collected_at.map(|at| timestamp("artifact.collected_at", at)).transpose()?,
+        is_incognito: artifact.incognito,
+    })
+}
+
+/// The position that an answer must have reached, if one was named.
+pub fn min_position(named: Option<&pb::Position>) -> Result<Option<Position>, Refusal> {
+    named.map(|named| position("min_position", named)).transpose()
+}
+
+/// The answer to a single question. `position` is none where there is no table; `valid_for` counts for an ALLOW.
+pub fn response(decision: Decision, position: Option<Position>, valid_for: Span) -> pb::CanTrainResponse {
+    pb::CanTrainResponse {
+        decision: verdict(decision).into(),
+        reason: reason(decision.reason).into(),
+        r#final: decision.is_final,
+        position: position.map(Into::into),
+        valid_for: decision.is_allow().then(|| to_duration(valid_for)),
+    }
+}
+
+/// The answers to a batch, in order.
+pub fn responses(
+    decisions: &[Decision],
+    position: Option<Position>,
+    valid_for: Span,
+) -> pb::BatchCanTrainResponse {
+    let answer = |decision: &Decision| pb::CanTrainAnswer {
+        decision: verdict(*decision).into(),
+        reason: reason(decision.reason).into(),
+        r#final: decision.is_final,
+    };
+    pb::BatchCanTrainResponse {
+        answers: decisions.iter().map(answer).collect(),
+        position: position.map(Into::into),
+        valid_for: decisions.iter().any(|decision| decision.is_allow()).then(|| to_duration(valid_for)),
+    }
+}
+
+const fn verdict(decision: Decision) -> pb::Decision {
+    if decision.is_allow() { pb::Decision::Allow } else { pb::Decision::Deny }
+}
+
+/// The wire's name of a reason.
+pub const fn reason(reason: Reason) -> pb::Reason {
+    match reason {
+        Reason::NotReady => pb::Reason::NotReady,
+        Reason::Stale => pb::Reason::Stale,
+        Reason::MissingCollectedAt => pb::Reason::MissingCollectedAt,
+        Reason::CollectedInFuture => pb::Reason::CollectedInFuture,
+        Reason::UnknownAccount => pb::Reason::UnknownAccount,
+        Reason::UnknownProduct => pb::Reason::UnknownProduct,
+        Reason::UnknownKind => pb::Reason::UnknownKind,
+        Reason::Erased => pb::Reason::Erased,
+        Reason::Minor => pb::Reason::Minor,
+        Reason::Region => pb::Reason::Region,
+        Reason::ArtifactExcluded => pb::Reason::ArtifactExcluded,
+        Reason::Incognito => pb::Reason::Incognito,
+        Reason::KindNotTrainable => pb::Reason::KindNotTrainable,
+        Reason::PlanLockedOut => pb::Reason::PlanLockedOut,
+        Reason::OrganizationOptedOut => pb::Reason::OrganizationOptedOut,
+        Reason::AccountOptedOut => pb::Reason::AccountOptedOut,
+        Reason::UnknownPlan => pb::Reason::UnknownPlan,
+        Reason::PlanDefaultOut => pb::Reason::PlanDefaultOut,
+        Reason::CollectedBeforeAllowed => pb::Reason::CollectedBeforeAllowed,
+        Reason::LegalHold => pb::Reason::LegalHold,
+        Reason::Suspended => pb::Reason::Suspended,
+        Reason::AccountOptedIn => pb::Reason::AccountOptedIn,
+        Reason::OrganizationOptedIn => pb::Reason::OrganizationOptedIn,
+        Reason::PlanDefaultIn => pb::Reason::PlanDefaultIn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> pb::CanTrainRequest {
+        let artifact = pb::Artifact { id: "chat-1".to_owned(), ..pb::Artifact::default() };
+        pb::CanTrainRequest { account: "ada".to_owned(), artifact: Some(artifact), min_position: None }
+    }
+
+    fn field(result: Result<Asked<'_>, Refusal>) -> String {
+        match result {
+            Err(Refusal::Invalid { field, .. }) => field,
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => "none".to_owned(),
+        }
+    }
+
+    fn changed(change: impl FnOnce(&mut pb::CanTrainRequest)) -> String {
+        let mut request = request();
+        change(&mut request);
+        field(asked(&request))
+    }
+
+    #[test]
+    fn a_wrong_field_is_named() {
+        assert_eq!(changed(|_| ()), "none");
+        assert_eq!(changed(|r| r.account.clear()), "account");
+        assert_eq!(changed(|r| r.account = "x".repeat(129)), "account");
+        assert_eq!(changed(|r| r.artifact = None), "artifact");
+        assert_eq!(changed(|r| r.artifact.as_mut().unwrap().id.push('\n')), "artifact.id");
+        let absurd = prost_types::Timestamp { seconds: 0, nanos: -1 };
+        let field = changed(|r| r.artifact.as_mut().unwrap().collected_at = Some(absurd));
+        assert_eq!(field, "artifact.collected_at.nanos");
+    }
+
+    #[test]
+    fn an_item_of_a_batch_is_named_by_its_place() {
+        let mut wrong = request();
+        wrong.artifact.as_mut().unwrap().id.clear();
+        let batch = |requests| pb::BatchCanTrainRequest { requests, min_position: None };
+        let field = |requests| match asked_all(&batch(requests)) {
+            Err(Refusal::Invalid { field, .. }) => field,
+            Err(other) => panic!("{other:?}"),
+            Ok(asked) => asked.len().to_string(),
+        };
+        assert_eq!(field(vec![]), "requests");
+        assert_eq!(field(vec![request(); BATCH_MAX]), "1000");
+        assert_eq!(field(vec![request(), wrong]), "requests[1].artifact.id");
+        let own = pb::CanTrainRequest { min_position: Some(pb::Position::default()), ..request() };
+        assert_eq!(field(vec![own]), "requests[0].min_position");
+        assert!(matches!(
+            asked_all(&batch(vec![request(); BATCH_MAX + 1])),
+            Err(Refusal::TooMany { field: "requests", count: 1001, maximum: 1000 })
+        ));
+    }
+
+    #[test]
+    fn a_position_is_whole_or_refused() {
+        let position = |epoch: &'static [u8], revision| pb::Position { epoch: epoch.into(), revision };
+        assert_eq!(min_position(None), Ok(None));
+        assert!(min_position(Some(&position(&[1; 16], 7))).is_ok_and(|position| position.is_some()));
+        assert!(min_position(Some(&position(&[1; 15], 7))).is_err());
+        assert!(min_position(Some(&position(&[1; 16], u64::MAX))).is_err());
+    }
+
+    #[test]
+    fn only_an_allow_is_valid_for_a_while() {
+        let span = Span::from_millis(50);
+        let allow = Decision { reason: Reason::PlanDefaultIn, is_final: false };
+        assert!(response(allow, None, span).valid_for.is_some());
+        assert!(response(Decision::STALE, None, span).valid_for.is_none());
+        assert!(responses(&[Decision::STALE, allow], None, span).valid_for.is_some());
+        assert!(responses(&[Decision::STALE], None, span).valid_for.is_none());
+    }
+
+    #[test]
+    fn the_wire_and_the_core_number_reasons_alike() {
+        for known in Reason::ALL {
+            assert_eq!(reason(known) as i32, i32::from(known.number()));
+            assert_eq!(reason(known).as_str_name(), format!("REASON_{known}"));
+        }
+    }
+}
