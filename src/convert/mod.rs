@@ -5,6 +5,7 @@
 //! has: each is [`Refusal::Invalid`], and none gets into a batch.
 
 pub mod decision;
+pub mod sync;
 
 use crate::pb;
 use consent_core::chain::Chain;
