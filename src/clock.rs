@@ -26,6 +26,14 @@ pub async fn sleep_until(moment: Moment) {
     }
 }
 
+/// Sleeps until about `moment`, and for ever where there is none: the same hint, as a machine's `wake_at` gives it.
+pub async fn alarm(moment: Option<Moment>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 // Both clocks count up from boot, so neither is negative.
 fn nanos(t: Timespec) -> u64 {
     (t.tv_sec.unsigned_abs()).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec.unsigned_abs())

@@ -11,6 +11,7 @@
 //! conformance suite (`services/authority/tests/store`).
 
 use consent_core::chain::{Chain, Link};
+use consent_core::confirm::Place;
 use consent_core::digest::Digest;
 use consent_core::head::HeadKey;
 use consent_core::ledger::HeadRecord;
@@ -36,6 +37,13 @@ pub struct LedgerHead {
     pub recorded_at: Timestamp,
     /// The secret under which ids are hashed.
     pub id_key: IdKey,
+}
+
+impl LedgerHead {
+    /// Where the ledger stands, with its proof.
+    pub const fn place(&self) -> Place {
+        Place { epoch: self.epoch, revision: self.revision, chain: self.chain, digest: self.digest }
+    }
 }
 
 /// How a write is named: a retry under the same name is no second write.
