@@ -1,142 +1,221 @@
 //! The confirmer: when a revision is EFFECTIVE, and which rows and epochs stand in the way (R8, R8b, R9).
+//!
+//! Every replica that may have granted anything has an open row in the store. Revision r is effective when each
+//! of them says that nobody relies on an older state, and the ledger still has r as it was committed. A row leaves
+//! the minimum only by being closed: by its own replica, or by a reap, after the row stood still for longer than
+//! any lease of its replica can last. An epoch that is new to this process waits as long, once, before anything is
+//! confirmed in it: replicas of the epoch before may have granted until then.
+//!
+//! A row stands still from the END of the read that first saw its last renewal. Counted from that read's start, a
+//! renewal in between (the observer may be paused there) would outlast the wait.
+//!
+//! Invariants: I1 with the others; I9 within an epoch what is effective never falls. A wait is judged only by
+//! reads that began after it was known, so after the commit.
 
-use super::message::Place;
+pub mod io;
+
+pub use io::{Input, Outcome, Output, Reading, Row, Ticket};
+
 use super::terms::Terms;
 use crate::chain::Chain;
-use crate::words::{Epoch, Incarnation, Moment, Revision};
+use crate::words::{Epoch, Incarnation, Moment, Revision, Span};
+use std::collections::BTreeMap;
 
-/// Somebody who waits for a confirmation. The driver numbers them and never reuses a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
-
-/// An open row of `authority_lease`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// Whose.
-    pub incarnation: Incarnation,
-    /// R2: `last_rev` when it was registered.
-    pub reg_rev: Revision,
-    /// R3: counts its renewals.
-    pub renew_seq: u64,
-    /// R7: up to where nobody relies on it.
-    pub drained_rev: Revision,
+/// Somebody waits for this revision.
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    revision: Revision,
+    chain: Chain,
+    /// Was its chain asked for by the read under way?
+    asked: bool,
 }
 
-/// What one read of the primary saw, in one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
-    /// `ledger_head`.
-    pub head: Place,
-    /// `ledger_head.settled_epoch`.
-    pub settled: Option<Epoch>,
-    /// Every row that is not closed.
-    pub open_rows: Vec<Row>,
-    /// The ledger's chain at each revision that [`Output::Read`] named; `None` where it has no such revision.
-    pub chains: Vec<(Revision, Option<Chain>)>,
-}
-
-/// What happens to a confirmer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// Somebody waits for the confirmation of a revision whose commit is known.
-    Await {
-        /// Who.
-        ticket: Ticket,
-        /// The revision.
-        revision: Revision,
-        /// The chain that its commit returned.
-        chain: Chain,
-    },
-    /// Nobody waits under this ticket any more.
-    Forget {
-        /// It.
-        ticket: Ticket,
-    },
-    /// The store told of a change (NOTIFY, or a drain report of our own).
-    Woken,
-    /// What [`Output::Read`] asked for; `now` is from after the read.
-    Read(Reading),
-    /// The read failed, or the store is not the one it claims to be.
-    ReadFailed,
-    /// R8b, R9: what [`Output::Reap`] or [`Output::Settle`] asked for was tried. Whether it was done, the next
-    /// read tells.
-    Tried,
-    /// Nothing but time.
-    TimePassed,
-}
-
-/// What a confirmer wants done, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// R8: read all of a [`Reading`] in one snapshot of the primary, begun after this. At most one is under way.
-    Read {
-        /// The revisions whose chain is asked for; rising.
-        revisions: Vec<Revision>,
-    },
-    /// R8b: `closed = true where incarnation = i and renew_seq = seen`, then [`Input::Tried`].
-    Reap {
-        /// Whose row.
-        incarnation: Incarnation,
-        /// The last renewal that was seen.
-        renew_seq: u64,
-    },
-    /// R9: `settled_epoch = e where epoch = e`, then [`Input::Tried`].
-    Settle {
-        /// Which.
-        epoch: Epoch,
-    },
-    /// Tell who waits.
-    Answer {
-        /// Who.
-        ticket: Ticket,
-        /// What.
-        outcome: Outcome,
-    },
-    /// I9 is broken: the store forgot what it knew. Nothing is confirmed from such a reading.
-    EffectiveFell {
-        /// What was effective.
-        from: Revision,
-        /// What the reading says.
-        to: Revision,
-    },
-}
-
-/// What became of a wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// No ALLOW from before the revision is valid anywhere.
-    Effective,
-    /// The ledger has another event, or none, at the revision: send the `request_id` again.
-    Lost,
-    /// More wait than may. The write is recorded all the same.
-    Overloaded,
+/// A row as it was seen, and since when it has been like that.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    renew_seq: u64,
+    since: Moment,
 }
 
 /// The writer's side of the confirmation, for one run of the process.
 #[derive(Debug, Clone)]
 pub struct Confirmer {
     terms: Terms,
-    waiters: usize,
+    waiters_max: usize,
+    waiters: BTreeMap<Ticket, Waiter>,
+    rows: BTreeMap<Incarnation, Sight>,
+    /// R9: the epoch, and since when this process has known it.
+    epoch: Option<(Epoch, Moment)>,
+    settled: bool,
+    effective: Option<(Epoch, Revision)>,
+    reading: bool,
+    read_last: Option<Moment>,
+    /// Something happened that the read under way may have missed.
+    again: bool,
+    /// Reaps and settles under way.
+    trying: usize,
 }
 
 impl Confirmer {
-    /// A confirmer under which at most so many wait at once.
+    /// A confirmer under which at most so many wait at once. Its first step starts the first read.
     pub fn new(terms: Terms, waiters: usize) -> Confirmer {
-        Confirmer { terms, waiters }
+        Confirmer {
+            terms,
+            waiters_max: waiters,
+            waiters: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            epoch: None,
+            settled: false,
+            effective: None,
+            reading: false,
+            read_last: None,
+            again: false,
+            trying: 0,
+        }
     }
 
     /// One step. It never fails and never waits.
     pub fn step(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
-        let _ = (now, input, out);
+        match input {
+            Input::Await { ticket, revision, chain } => self.wait(ticket, revision, chain, out),
+            Input::Forget { ticket } => {
+                self.waiters.remove(&ticket);
+            }
+            Input::Woken => self.again |= !self.waiters.is_empty(),
+            Input::Read(reading) => self.read(now, &reading, out),
+            Input::ReadFailed => {
+                self.reading = false;
+                self.read_last = Some(now);
+            }
+            Input::Tried => {
+                self.trying = self.trying.saturating_sub(1);
+                // R8b: effective_rev is read again after that commit.
+                self.again = true;
+            }
+            Input::TimePassed => (),
+        }
+        let due = self.read_last.is_none_or(|last| now.longest_since(last) >= self.read_every());
+        if !self.reading && (self.again || due) {
+            self.begin_read(out);
+        }
     }
 
     /// A hint when to call [`Confirmer::step`] with [`Input::TimePassed`]; safety never rests on it.
     pub fn wake_at(&self) -> Option<Moment> {
-        None
+        self.read_last.filter(|_| !self.reading).map(|last| last.after(self.read_every()))
     }
 
     /// The last revision that was effective, and in which epoch.
     pub fn effective(&self) -> Option<(Epoch, Revision)> {
-        None
+        self.effective
     }
+
+    /// While nobody waits, rows are watched only so that a dead replica is noticed before somebody does.
+    fn read_every(&self) -> Span {
+        if self.waiters.is_empty() { self.terms.renew_every() } else { self.terms.poll() }
+    }
+
+    fn wait(&mut self, ticket: Ticket, revision: Revision, chain: Chain, out: &mut Vec<Output>) {
+        if self.waiters.len() >= self.waiters_max {
+            out.push(Output::Answer { ticket, outcome: Outcome::Overloaded });
+            return;
+        }
+        self.waiters.insert(ticket, Waiter { revision, chain, asked: false });
+        self.again = true;
+    }
+
+    fn begin_read(&mut self, out: &mut Vec<Output>) {
+        self.reading = true;
+        self.again = false;
+        let waiters = self.waiters.values_mut();
+        let mut revisions: Vec<Revision> = waiters
+            .map(|waiter| {
+                waiter.asked = true;
+                waiter.revision
+            })
+            .collect();
+        revisions.sort_unstable();
+        revisions.dedup();
+        out.push(Output::Read { revisions });
+    }
+
+    fn read(&mut self, now: Moment, reading: &Reading, out: &mut Vec<Output>) {
+        self.reading = false;
+        self.read_last = Some(now);
+        self.see(now, reading);
+        self.reap_and_settle(now, reading, out);
+        self.tell_lost(reading, out);
+        if self.settled {
+            self.confirm(reading, out);
+        }
+    }
+
+    fn see(&mut self, now: Moment, reading: &Reading) {
+        let epoch = reading.head.epoch;
+        if self.epoch.is_none_or(|(known, _)| known != epoch) {
+            self.epoch = Some((epoch, now));
+        }
+        self.settled = reading.settled == Some(epoch);
+        let seen = std::mem::take(&mut self.rows);
+        for row in &reading.open_rows {
+            let same = seen.get(&row.incarnation).filter(|sight| sight.renew_seq == row.renew_seq);
+            let sight = same.copied().unwrap_or(Sight { renew_seq: row.renew_seq, since: now });
+            self.rows.insert(row.incarnation, sight);
+        }
+    }
+
+    /// R8b, R9: what has stood still for longer than a lease of a replica lasts.
+    fn reap_and_settle(&mut self, now: Moment, reading: &Reading, out: &mut Vec<Output>) {
+        if self.trying > 0 {
+            return;
+        }
+        let wait = self.terms.replica_wait();
+        let over = |since: Moment| now.shortest_since(since) >= wait;
+        for (incarnation, sight) in self.rows.iter().filter(|(_, sight)| over(sight.since)) {
+            self.trying += 1;
+            out.push(Output::Reap { incarnation: *incarnation, renew_seq: sight.renew_seq });
+        }
+        if !self.settled && self.epoch.is_some_and(|(_, since)| over(since)) {
+            self.trying += 1;
+            out.push(Output::Settle { epoch: reading.head.epoch });
+        }
+    }
+
+    /// R8: the ledger's chain at r is not the one that r's commit returned, and never will be again.
+    fn tell_lost(&mut self, reading: &Reading, out: &mut Vec<Output>) {
+        self.waiters.retain(|ticket, waiter| {
+            let lost = waiter.asked
+                && chain_at(reading, waiter.revision).is_some_and(|own| own != Some(waiter.chain));
+            if lost {
+                out.push(Output::Answer { ticket: *ticket, outcome: Outcome::Lost });
+            }
+            !lost
+        });
+    }
+
+    /// R8: the minimum over the open rows; only `closed` takes a row out of it.
+    fn confirm(&mut self, reading: &Reading, out: &mut Vec<Output>) {
+        let drained = reading.open_rows.iter().map(|row| row.drained_rev.max(row.reg_rev));
+        let effective = drained.min().unwrap_or(reading.head.revision);
+        let before = self.effective.filter(|(epoch, _)| *epoch == reading.head.epoch);
+        if let Some((_, from)) = before.filter(|(_, from)| *from > effective) {
+            out.push(Output::EffectiveFell { from, to: effective });
+            return;
+        }
+        self.effective = Some((reading.head.epoch, effective));
+        self.waiters.retain(|ticket, waiter| {
+            let same = chain_at(reading, waiter.revision) == Some(Some(waiter.chain));
+            let done = waiter.asked && same && waiter.revision <= effective;
+            if done {
+                out.push(Output::Answer { ticket: *ticket, outcome: Outcome::Effective });
+            }
+            !done
+        });
+    }
+}
+
+/// What the reading says of the chain at `revision`; `None`: it was not asked.
+fn chain_at(reading: &Reading, revision: Revision) -> Option<Option<Chain>> {
+    let at = reading.chains.binary_search_by_key(&revision, |(revision, _)| *revision).ok()?;
+    Some(reading.chains[at].1)
 }
