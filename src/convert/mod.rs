@@ -4,7 +4,11 @@
 //! has a type that cannot be wrong. An unknown enum number, an id with a control character, a time that no calendar
 //! has: each is [`Refusal::Invalid`], and none gets into a batch.
 
+pub mod account;
+pub mod consent;
 pub mod decision;
+pub mod event;
+pub mod policy;
 pub mod sync;
 
 use crate::pb;
