@@ -32,6 +32,7 @@ pub enum Confirmation {
 #[derive(Debug, Clone)]
 pub struct Confirmations {
     waits: mpsc::Sender<Wait>,
+    effective: watch::Receiver<Revision>,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,13 @@ impl Confirmations {
     }
 }
 
+impl Confirmations {
+    /// Every revision up to this one is effective, as far as was seen here; zero where nothing was seen yet.
+    pub fn effective_revision(&self) -> Revision {
+        *self.effective.borrow()
+    }
+}
+
 /// The task behind [`Confirmations`].
 pub(crate) struct Task<S: Store> {
     store: Arc<S>,
@@ -77,6 +85,7 @@ pub(crate) struct Task<S: Store> {
     waits: mpsc::Receiver<Wait>,
     waiting: BTreeMap<Ticket, Waiting>,
     tickets: u64,
+    effective: watch::Sender<Revision>,
     wakeups: watch::Receiver<()>,
     drained: Arc<Notify>,
     stop: CancellationToken,
@@ -97,6 +106,7 @@ impl Confirmations {
         stop: CancellationToken,
     ) -> (Confirmations, Task<S>) {
         let (waits, received) = mpsc::channel(waiters);
+        let (effective, seen) = watch::channel(Revision::ZERO);
         let task = Task {
             wakeups: store.wakeups(),
             store,
@@ -104,10 +114,11 @@ impl Confirmations {
             waits: received,
             waiting: BTreeMap::new(),
             tickets: 0,
+            effective,
             drained,
             stop,
         };
-        (Confirmations { waits }, task)
+        (Confirmations { waits, effective: seen }, task)
     }
 }
 
@@ -148,8 +159,11 @@ impl<S: Store> Task<S> {
 
     // Callers that are gone wait no more: their places are for others.
     async fn forget(&mut self, leases: &mut S::Leases) {
-        let gone: Vec<Ticket> =
-            self.waiting.extract_if(.., |_, waiting| waiting.answer.is_closed()).map(|(ticket, _)| ticket).collect();
+        let gone: Vec<Ticket> = self
+            .waiting
+            .extract_if(.., |_, waiting| waiting.answer.is_closed())
+            .map(|(ticket, _)| ticket)
+            .collect();
         for ticket in gone {
             self.step(leases, Input::Forget { ticket }).await;
         }
@@ -162,6 +176,10 @@ impl<S: Store> Task<S> {
         while let Some(input) = inputs.pop_front() {
             let reading_over = matches!(input, Input::Read(_) | Input::ReadFailed);
             self.confirmer.step(clock::now(), input, &mut outputs);
+            // Before the answers go out: who is told EFFECTIVE must find its revision in it.
+            if let Some((_, revision)) = self.confirmer.effective() {
+                self.effective.send_replace(revision);
+            }
             for output in outputs.drain(..) {
                 inputs.extend(self.perform(leases, output).await);
             }

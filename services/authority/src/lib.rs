@@ -4,6 +4,7 @@ pub mod config;
 pub mod confirmations;
 pub mod lane;
 pub mod ring;
+mod service;
 pub mod store;
 
 pub use config::{BadStore, Config, Limits, StoreConfig};

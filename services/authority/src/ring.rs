@@ -239,7 +239,8 @@ mod tests {
     const ALL: Batch = Batch { frames: usize::MAX, bytes: usize::MAX };
 
     fn start(epoch: Epoch) -> Newest {
-        let place = Place { epoch, revision: Revision::ZERO, chain: Chain::EMPTY, digest: Digest::new([0; 32]) };
+        let place =
+            Place { epoch, revision: Revision::ZERO, chain: Chain::EMPTY, digest: Digest::new([0; 32]) };
         Newest { place, recorded_at: Timestamp::from_millis(0) }
     }
 

@@ -1,0 +1,111 @@
+//! The authority's own DecisionService: for debugging, not for load.
+//!
+//! Its answers follow R10 as a sidecar's do, with the replica's own lease as their bound and heads from one read of
+//! the primary that began after the clocks were read. So an opt-out that was recorded before the question is seen,
+//! and one recorded later waits, in the drain of this replica (R7), until what was answered before it is over. A
+//! replica that is fenced or reaped has no lease and denies.
+
+use super::snapshot;
+use crate::store::{Reader, StoreError};
+use consent::clock;
+use consent::convert::decision as wire;
+use consent::pb::{self, decision_service_server::DecisionService};
+use consent::status::status;
+use consent_core::confirm::Lease;
+use consent_core::decision::{Decision, Question, decide};
+use consent_core::head::HeadKey;
+use consent_core::words::{IdKey, Position, Span};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+/// Attempts, where a slow read uses up an answer's time before it can be given.
+const ATTEMPTS: u32 = 2;
+
+/// The service over one store's readers and the replica's own lease.
+pub(crate) struct Decisions<R> {
+    pub(crate) reader: R,
+    pub(crate) id_key: IdKey,
+    /// RL: what the grantor holds by its last renewal; none before the first, and when it was fenced.
+    pub(crate) lease: watch::Receiver<Option<Lease>>,
+}
+
+/// Answers from one state.
+struct Answers {
+    decisions: Vec<Decision>,
+    position: Option<Position>,
+    valid_for: Span,
+}
+
+#[tonic::async_trait]
+impl<R: Reader> DecisionService for Decisions<R> {
+    async fn can_train(
+        &self,
+        request: Request<pb::CanTrainRequest>,
+    ) -> Result<Response<pb::CanTrainResponse>, Status> {
+        let request = request.get_ref();
+        let question = wire::asked(request).map_err(status)?.question(&self.id_key);
+        let min_position = wire::min_position(request.min_position.as_ref()).map_err(status)?;
+        let answers = self.answer(&[question], min_position).await.map_err(|error| status(error.into()))?;
+        let decision = answers.decisions.first().copied().unwrap_or(Decision::NOT_READY);
+        Ok(Response::new(wire::response(decision, answers.position, answers.valid_for)))
+    }
+
+    async fn batch_can_train(
+        &self,
+        request: Request<pb::BatchCanTrainRequest>,
+    ) -> Result<Response<pb::BatchCanTrainResponse>, Status> {
+        let request = request.get_ref();
+        let asked = wire::asked_all(request).map_err(status)?;
+        let min_position = wire::min_position(request.min_position.as_ref()).map_err(status)?;
+        let questions: Vec<_> = asked.iter().map(|asked| asked.question(&self.id_key)).collect();
+        let answers = self.answer(&questions, min_position).await.map_err(|error| status(error.into()))?;
+        Ok(Response::new(wire::responses(&answers.decisions, answers.position, answers.valid_for)))
+    }
+}
+
+impl<R: Reader> Decisions<R> {
+    async fn answer(
+        &self,
+        questions: &[Question<'_>],
+        min_position: Option<Position>,
+    ) -> Result<Answers, StoreError> {
+        let mut keys: Vec<HeadKey> = questions
+            .iter()
+            .flat_map(|question| [HeadKey::Account(question.account), HeadKey::Exclusion(question.artifact)])
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for _ in 0..ATTEMPTS {
+            let now0 = clock::now();
+            let lease = *self.lease.borrow();
+            let Some((lease, validity)) = lease.and_then(|lease| Some((lease, lease.at(now0)?))) else {
+                break;
+            };
+            let (ledger, state) = snapshot::read(&self.reader, &keys).await?;
+            let position = Position { epoch: ledger.epoch, revision: ledger.revision };
+            let Some(state) = state else {
+                return Ok(Answers::all(Decision::NOT_READY, questions, Some(position)));
+            };
+            // What a write returned is visible to any read of the primary: a position that is not is another
+            // ledger's.
+            let reached = min_position
+                .is_none_or(|wanted| wanted.epoch == position.epoch && wanted.revision <= position.revision);
+            if lease.epoch != position.epoch || !reached {
+                return Ok(Answers::all(Decision::STALE, questions, Some(position)));
+            }
+            let wall = clock::wall();
+            let decisions = questions.iter().map(|question| decide(&state, question, wall)).collect();
+            if validity.holds(clock::now()) {
+                return Ok(Answers { decisions, position: Some(position), valid_for: validity.valid_for() });
+            }
+        }
+        Ok(Answers::all(Decision::STALE, questions, None))
+    }
+}
+
+impl Answers {
+    /// The same DENY to every question.
+    fn all(decision: Decision, questions: &[Question<'_>], position: Option<Position>) -> Answers {
+        Answers { decisions: vec![decision; questions.len()], position, valid_for: Span::ZERO }
+    }
+}

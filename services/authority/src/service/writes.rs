@@ -1,0 +1,86 @@
+//! What every write of every service has in common: into the lane, then wait for EFFECTIVE if asked to.
+//!
+//! Once a write is durable its caller hears RECORDED at least. A deadline that passes while it waits for EFFECTIVE
+//! is no error: it would look as if nothing had happened. The one error after RECORDED is LOST, and it is true.
+
+use super::refusals::refused_write;
+use crate::confirmations::{Confirmation, Confirmations};
+use crate::lane::{Lane, Receipt, Write};
+use crate::store::RequestName;
+use consent::convert::{consent as wire, to_timestamp};
+use consent::deadline::Deadline;
+use consent::pb;
+use consent_core::policy::Warning;
+use consent_core::refusal::Refusal;
+use consent_core::words::Span;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+/// How long a call without a deadline waits.
+const WAIT_DEFAULT: Span = Span::from_millis(10_000);
+
+/// Callers are not authenticated on loopback, the only place where an authority listens without TLS.
+const CALLER: &str = "local";
+
+/// The deadline of a call to the authority.
+pub(crate) fn deadline(metadata: &MetadataMap) -> Deadline {
+    Deadline::of(metadata, WAIT_DEFAULT)
+}
+
+/// How far a write has come, as the wire says it.
+pub(crate) fn confirmation(confirmation: Confirmation) -> pb::Confirmation {
+    match confirmation {
+        Confirmation::Recorded => pb::Confirmation::Recorded,
+        Confirmation::Effective => pb::Confirmation::Effective,
+    }
+}
+
+/// The way of a write. Clones share lane and confirmations.
+#[derive(Debug, Clone)]
+pub(crate) struct Writes {
+    pub(crate) lane: Lane,
+    pub(crate) confirmations: Confirmations,
+}
+
+/// A durable write: what the caller gets, and what a published policy drops.
+pub(crate) struct Recorded {
+    pub(crate) receipt: pb::Receipt,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+impl Writes {
+    /// Makes the write, if it is one, by the deadline. `document` is the policy file's text where one is published.
+    pub(crate) async fn make(
+        &self,
+        method: &'static str,
+        write: Result<wire::Write, Refusal>,
+        document: Option<String>,
+        deadline: Deadline,
+    ) -> Result<Recorded, Status> {
+        let outcome = async {
+            let wire::Write { command, ids, context } = write?;
+            let wire::Context { request_id, actor, channel, notice, wait_effective } = context;
+            let request = RequestName { caller: CALLER.to_owned(), request_id };
+            let write = Write { request, command, ids, actor, channel: channel.into(), notice, document };
+            let receipt = self.lane.write(write, deadline).await?;
+            self.confirmed(receipt, wait_effective.then_some(deadline)).await
+        };
+        outcome.await.map_err(|refusal| refused_write(method, refusal))
+    }
+
+    async fn confirmed(&self, receipt: Receipt, wait: Option<Deadline>) -> Result<Recorded, Refusal> {
+        let Receipt { position, chain, recorded_at, changed, warnings } = receipt;
+        let how_far = match wait {
+            Some(_) => self.confirmations.effective(position.revision, chain, wait).await?,
+            None => Confirmation::Recorded,
+        };
+        let receipt = pb::Receipt {
+            position: Some(position.into()),
+            chain: chain.bytes().to_vec().into(),
+            recorded_at: Some(to_timestamp(recorded_at)),
+            confirmation: confirmation(how_far).into(),
+            changed,
+        };
+        Ok(Recorded { receipt, warnings })
+    }
+}
