@@ -39,6 +39,8 @@ pub enum Cause {
     Clock,
     /// More frames wait for being applied than are kept.
     Overrun,
+    /// An authority said what this build cannot read, or would need a newer one for.
+    Unreadable,
 }
 
 /// What happens to a holder.
@@ -84,6 +86,12 @@ pub enum Input {
     Disconnected {
         /// It.
         stream: Stream,
+    },
+    /// The driver met what the machine cannot see: a message, a frame or a head that cannot be read, keys made under
+    /// another secret.
+    Doubted {
+        /// What.
+        cause: Cause,
     },
     /// Nothing but time.
     TimePassed,

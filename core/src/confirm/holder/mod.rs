@@ -96,6 +96,7 @@ impl Holder {
                 }
             }
             Input::Disconnected { stream } => self.disconnected(stream),
+            Input::Doubted { cause } => self.resync(cause, out),
             Input::TimePassed => (),
             Input::ClockDisrupted => self.clock_disrupted(now, out),
             Input::Leave => self.leave(now, out),
@@ -260,7 +261,8 @@ impl Holder {
             | Cause::Epoch
             | Cause::AuthorityBehind
             | Cause::Clock
-            | Cause::Overrun => (),
+            | Cause::Overrun
+            | Cause::Unreadable => (),
         }
         for link in self.links.drain(..).filter(Link::is_open) {
             out.push(Output::Close { stream: link.stream, retry_after: Span::ZERO });
