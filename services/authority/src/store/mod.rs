@@ -10,6 +10,18 @@
 //! nowhere else; a store knows bytes, keys and numbers, and decides nothing. Both stores pass one and the same
 //! conformance suite (`services/authority/tests/store`).
 
+pub mod postgres;
+pub mod sqlite;
+
+mod lease_rows;
+mod reads;
+mod rows;
+mod schema;
+
+pub use postgres::PostgresStore;
+pub use schema::Migrated;
+pub use sqlite::SqliteStore;
+
 use consent_core::chain::{Chain, Link};
 use consent_core::confirm::Place;
 use consent_core::digest::Digest;

@@ -1,0 +1,184 @@
+//! One connection to the primary, outside any pool, for one owner: the lane, the lease rows, or an errand.
+//!
+//! Nothing is retried on it and nothing is guessed: at any error and at any silence it is closed, so that the
+//! server ends its transaction, and the next use opens another. It is used only once it is known to lead to a
+//! primary whose commits are durable.
+
+use super::refused;
+use crate::store::StoreError;
+use crate::store::rows::{Columns, Session, Value};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions, Postgres};
+use std::borrow::Cow;
+use std::future::Future;
+use std::time::Duration;
+
+/// The server's own bounds. A holder of the head lock that stops in mid-transaction loses it after the idle
+/// timeout, which is shorter than the lock timeout: so whoever waits for it gets it.
+const SETTINGS: [(&str, &str); 6] = [
+    ("application_name", "consent"),
+    ("synchronous_commit", "on"),
+    ("idle_in_transaction_session_timeout", "2s"),
+    ("lock_timeout", "4s"),
+    ("statement_timeout", "5s"),
+    ("tcp_user_timeout", "6s"),
+];
+
+/// Longer than whatever the server bounds itself: here ends only a network that swallows packets, a server that
+/// was stopped, or a commit that waits for a standby.
+const SILENCE: Duration = Duration::from_secs(8);
+
+const CONNECT: Duration = Duration::from_secs(2);
+
+const VERIFY: &str = "SELECT NOT pg_is_in_recovery() AS is_primary,
+            current_setting('fsync') = 'on' AND current_setting('synchronous_commit') IN ('on', 'remote_apply')
+                AS is_durable,
+            pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_standbys";
+
+/// The options of every connection of the authority.
+pub(super) fn options(url: PgConnectOptions) -> PgConnectOptions {
+    // Statements name no ids, but they are not what a log is for.
+    url.options(SETTINGS).disable_statement_logging()
+}
+
+/// A connection of one owner.
+pub struct PostgresSession {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    sees_standbys: bool,
+}
+
+impl std::fmt::Debug for PostgresSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresSession").field("open", &self.connection.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl PostgresSession {
+    pub(super) fn new(options: PgConnectOptions) -> PostgresSession {
+        PostgresSession { options, connection: None, sees_standbys: false }
+    }
+
+    /// Whether the role may read how far the standbys are.
+    pub(super) fn sees_standbys(&self) -> bool {
+        self.sees_standbys
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Ends whatever is under way by ending the connection.
+    pub(super) fn close(&mut self) {
+        self.connection = None;
+    }
+
+    /// Statements without parameters, in one round trip; the rows of all of them.
+    pub(super) async fn script(&mut self, sql: &'static str) -> Result<Vec<PgRow>, StoreError> {
+        let connection = self.opened().await?;
+        let outcome = within(SILENCE, sqlx::raw_sql(sql).fetch_all(connection)).await;
+        self.closed_if_failed(outcome)
+    }
+
+    /// One statement and its rows.
+    pub(super) async fn fetch(
+        &mut self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let connection = self.opened().await?;
+        let outcome = within(SILENCE, query.fetch_all(connection)).await;
+        self.closed_if_failed(outcome)
+    }
+
+    /// Does nothing but open the connection, verified.
+    pub(super) async fn opened(&mut self) -> Result<&mut PgConnection, StoreError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = within(CONNECT, self.options.connect()).await?;
+                let row = within(CONNECT, sqlx::query(VERIFY).fetch_one(&mut connection)).await?;
+                if !row.flag("is_primary")? {
+                    return Err(StoreError::Unavailable("the server is a standby".into()));
+                }
+                if !row.flag("is_durable")? {
+                    let why = "fsync or synchronous_commit is off: a commit would not be durable";
+                    return Err(StoreError::Unavailable(why.into()));
+                }
+                self.sees_standbys = row.flag("sees_standbys")?;
+                connection
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    fn closed_if_failed<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        if outcome.is_err() {
+            self.close();
+        }
+        outcome
+    }
+}
+
+impl Session for PostgresSession {
+    type Row = PgRow;
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.script("BEGIN").await.map(|_| ())
+    }
+
+    async fn rows(
+        &mut self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        values: &[Value<'_>],
+    ) -> Result<Vec<PgRow>, StoreError> {
+        self.fetch(query(sql.into(), values)).await
+    }
+
+    async fn execute(
+        &mut self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        values: &[Value<'_>],
+    ) -> Result<u64, StoreError> {
+        let connection = self.opened().await?;
+        let outcome = within(SILENCE, query(sql.into(), values).execute(connection)).await;
+        self.closed_if_failed(outcome).map(|done| done.rows_affected())
+    }
+
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        // Without its connection there is no transaction left to commit.
+        if !self.is_open() {
+            return Err(StoreError::Unavailable("the connection was lost before the commit".into()));
+        }
+        self.script("COMMIT").await.map(|_| ()).map_err(|error| StoreError::OutcomeUnknown(error.to_string()))
+    }
+
+    async fn rollback(&mut self) {
+        // Where it fails the connection is closed, which is a rollback too.
+        if self.is_open() {
+            let _ = self.script("ROLLBACK").await;
+        }
+    }
+}
+
+/// The statement with its parameters.
+pub(super) fn query<'a>(sql: Cow<'static, str>, values: &[Value<'a>]) -> Query<'a, Postgres, PgArguments> {
+    // The texts are this program's own; what comes from outside is always a parameter.
+    let query = sqlx::query(AssertSqlSafe(sql));
+    values.iter().fold(query, |query, value| match value {
+        Value::Int(int) => query.bind(*int),
+        Value::Small(small) => query.bind(*small),
+        Value::Bytes(bytes) => query.bind(*bytes),
+        Value::Text(text) => query.bind(*text),
+    })
+}
+
+async fn within<T>(
+    bound: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(bound, work).await {
+        Ok(outcome) => outcome.map_err(refused),
+        Err(_) => Err(StoreError::Unavailable("the server is silent".into())),
+    }
+}

@@ -1,0 +1,54 @@
+//! The directory of the embedded store: one process owns it, for as long as it lives.
+//!
+//! Two processes over one file would be two authorities that do not know of each other's commits until they look,
+//! and one of them could be an older program. So the second is refused at the door.
+
+use crate::store::StoreError;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// A directory that this process owns. The lock ends with it, and with the process however it ends.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Takes the directory, or says who has it.
+    pub(super) fn take(path: &Path) -> Result<Directory, StoreError> {
+        let refused = |what: &str, why: &dyn std::fmt::Display| {
+            StoreError::Unavailable(format!("{what} {}: {why}", path.display()))
+        };
+        let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock"));
+        let lock = lock.map_err(|error| refused("cannot lock the data directory", &error))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Directory { path: path.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(refused("another process uses the data directory", &"only one may at a time"))
+            }
+            Err(error) => Err(refused("cannot lock the data directory", &error)),
+        }
+    }
+
+    /// The database in it.
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join("consent.db")
+    }
+
+    /// The name of this incarnation of the file: its inode and its birth. A copy, a restored backup and a rebuilt
+    /// file are other files, whose ledger needs a new epoch; a moved or renamed directory is the same one. A backup
+    /// written *into* the file is not seen here: as with a disk image, the chain is the proof (A6).
+    pub(super) fn identity(&self) -> Result<String, StoreError> {
+        let unreadable = |error: std::io::Error| {
+            StoreError::Unavailable(format!("cannot read {}: {error}", self.database().display()))
+        };
+        let file = std::fs::metadata(self.database()).map_err(unreadable)?;
+        // Not every file system keeps the birth; the inode alone is then the name.
+        let birth = file.created().ok().and_then(|birth| birth.duration_since(UNIX_EPOCH).ok());
+        Ok(format!("file/{}/{}", file.ino(), birth.map_or(0, |birth| birth.as_nanos())))
+    }
+}
