@@ -22,13 +22,13 @@ fn party_allows(product: &ProductHead, plan: Option<PlanIndex>, choice: Option<C
 }
 
 /// `org_allows`.
-pub(crate) fn organization_allows(product: &ProductHead, organization: &OrganizationLayer) -> bool {
+pub fn organization_allows(product: &ProductHead, organization: &OrganizationLayer) -> bool {
     party_allows(product, organization.product.plan, organization.product.choice)
 }
 
 /// `acct_allows`, but for what is no layer: standing restrictions, gates, exclusions. `organization` is the
 /// account's, if it has one.
-pub(crate) fn account_allows(
+pub fn account_allows(
     product: &ProductHead,
     account: &AccountLayer,
     organization: Option<&OrganizationLayer>,
@@ -53,13 +53,13 @@ fn newer_edge(
 }
 
 /// `org_since`: the end of the last instant at which the organization denied. Meaningful while it allows.
-pub(crate) fn organization_since(product: &ProductHead, organization: &OrganizationLayer) -> Seconds {
+pub fn organization_since(product: &ProductHead, organization: &OrganizationLayer) -> Seconds {
     let OrganizationLayer { rev, product: own } = *organization;
     own.allow_since.max(newer_edge(product, own.plan, own.choice, rev).unwrap_or(Seconds::ZERO))
 }
 
 /// `acct_since`: the end of the last instant at which any layer of the account denied. Meaningful while all allow.
-pub(crate) fn account_since(
+pub fn account_since(
     product: &ProductHead,
     account: &AccountLayer,
     organization: Option<&OrganizationLayer>,

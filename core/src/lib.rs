@@ -4,7 +4,7 @@
 //! in the servers, in the scripts and in the property tests, and each of them can stop time.
 //!
 //! - [`words`]: the vocabulary as types that do not mix.
-//! - [`policy`], [`command`], [`event`], [`head`], [`ledger`], [`decision`]: the rule (policy file, fold, question to
+//! - [`policy`], [`command`], [`event`], [`head`], [`layers`], [`ledger`], [`decision`]: the rule (policy file, fold, question to
 //!   answer).
 //! - [`chain`], [`digest`]: what proves that two histories, or two tables, are the same.
 //! - [`confirm`]: the protocol behind a confirmed opt-out, as three machines.
@@ -17,10 +17,10 @@ pub mod decision;
 pub mod digest;
 pub mod event;
 pub mod head;
+pub mod layers;
 pub mod ledger;
 pub mod policy;
 pub mod refusal;
 pub mod words;
 
 mod bytes;
-mod layers;

@@ -11,6 +11,7 @@ mod encoding;
 use core::convert::Infallible;
 use core::fmt;
 
+use crate::head::HeadKey;
 use crate::policy::Document;
 use crate::words::{
     AccountKey, ArtifactKey, Choice, Name, OrganizationKey, Party, PlanIndex, ProductIndex, Restriction,
@@ -145,6 +146,16 @@ pub enum Named {
     Organization(OrganizationKey),
     /// An artifact.
     Artifact(ArtifactKey),
+}
+
+impl From<Named> for HeadKey {
+    fn from(named: Named) -> HeadKey {
+        match named {
+            Named::Account(key) => HeadKey::Account(key),
+            Named::Organization(key) => HeadKey::Organization(key),
+            Named::Artifact(key) => HeadKey::Exclusion(key),
+        }
+    }
 }
 
 /// How to go from one naming to another. It may fail: the tie of an erased person is gone.

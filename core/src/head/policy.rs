@@ -108,15 +108,10 @@ impl Gate {
 }
 
 impl PolicyHead {
-    /// Before the first publication: no product, so nothing is allowed.
+    /// Before the first publication: no product, so nothing is allowed. Its guard is the least there is: a larger
+    /// one would call DENYs final that a first policy with a smaller guard turns to ALLOW.
     pub const fn empty() -> PolicyHead {
-        PolicyHead {
-            rev: Revision::ZERO,
-            name: None,
-            version: 0,
-            guard: Guard::DEFAULT,
-            products: Vec::new(),
-        }
+        PolicyHead { rev: Revision::ZERO, name: None, version: 0, guard: Guard::ZERO, products: Vec::new() }
     }
 
     /// The index of a product that was ever named.
@@ -137,8 +132,7 @@ impl PolicyHead {
 
     /// Puts a document in force. Tightening is immediate; what steps up gets `edge` on each edge that it crosses.
     pub(crate) fn publish(&mut self, document: &Document, edge: Edge) {
-        // The first version has nothing before it that the default guard would have to outlive.
-        self.guard = if self.version == 0 { document.guard } else { self.guard.max(document.guard) };
+        self.guard = self.guard.max(document.guard);
         self.name = Some(document.name.clone());
         self.version = document.version;
         self.rev = edge.rev;

@@ -13,7 +13,9 @@ pub struct Guard(u32);
 pub struct BadGuard;
 
 impl Guard {
-    /// What a policy has that says nothing.
+    /// None: for deployments with one clock.
+    pub const ZERO: Guard = Guard(0);
+    /// What a policy file has that says nothing.
     pub const DEFAULT: Guard = Guard(5_000);
     /// The most there may be.
     pub const MAX: Guard = Guard(3_600_000);
