@@ -125,3 +125,66 @@ impl Payload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RequestName;
+    use consent_core::words::Name;
+    use std::collections::BTreeSet;
+    use uuid::Uuid;
+
+    const SECRET: IdKey = IdKey::new([7; 16]);
+
+    fn write(command: Command) -> Write {
+        let request = RequestName { caller: "test".to_owned(), request_id: Uuid::from_u128(1) };
+        let (actor, notice) = ("ada".to_owned(), "notice".to_owned());
+        Write { request, command, ids: vec![], actor, channel: 2, notice, document: None }
+    }
+
+    fn consent(product: &str, choice: Choice, expected: Option<u64>) -> Command {
+        Command::SetConsent {
+            party: Party::Account(SECRET.account("ada")),
+            product: Name::new(product).expect("a name"),
+            choice,
+            expected: expected.and_then(Revision::new),
+        }
+    }
+
+    #[test]
+    fn whatever_differs_makes_another_payload() {
+        let first = || write(consent("chat", Choice::Out, None));
+        let (account, organization) = (SECRET.account("ada"), SECRET.organization("ada"));
+        let product = || Name::new("chat").expect("a name");
+        let plan = |plan: Option<&str>| Command::SetPlan {
+            party: Party::Account(account),
+            product: product(),
+            plan: plan.and_then(|plan| Name::new(plan).ok()),
+            expected: None,
+        };
+        let writes = [
+            first(),
+            write(consent("chat", Choice::In, None)),
+            write(consent("chats", Choice::Out, None)),
+            write(consent("chat", Choice::Out, Some(0))),
+            write(consent("chat", Choice::Out, Some(1))),
+            Write { actor: "adan".to_owned(), notice: "otice".to_owned(), ..first() },
+            Write { channel: 3, ..first() },
+            Write { notice: String::new(), ..first() },
+            Write { document: Some(String::new()), ..first() },
+            write(plan(None)),
+            write(plan(Some("free"))),
+            write(Command::PutAccount { account, organization: None, expected: None }),
+            write(Command::PutAccount { account, organization: Some(organization), expected: None }),
+            write(Command::PutOrganization { organization, expected: None }),
+            write(Command::EraseAccount { account, expected: None }),
+            write(Command::Restrict { account, restriction: Restriction::Minor, expected: None }),
+            write(Command::Lift { account, restriction: Restriction::Minor, expected: None }),
+            write(Command::Lift { account, restriction: Restriction::Region, expected: None }),
+        ];
+        let hashes: BTreeSet<_> = writes.iter().map(|write| hash(write, &SECRET)).collect();
+        assert_eq!(hashes.len(), writes.len());
+        assert!(!hashes.contains(&hash(&first(), &IdKey::new([8; 16]))), "the hash is keyed");
+        assert!(hashes.contains(&hash(&first(), &SECRET)));
+    }
+}

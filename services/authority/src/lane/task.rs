@@ -5,7 +5,8 @@
 //! certain that nothing of it is there, OUTCOME_UNKNOWN otherwise. So even a caller without a deadline hears
 //! something, and a queue that filled up while the store was away is emptied quickly when it comes back.
 
-use super::{BATCH_MAX, Queued, Receipt, batch};
+use super::batch::{self, Decided, Outcome};
+use super::{BATCH_MAX, Queued};
 use crate::store::{Append, Store, StoreError, Writer};
 use consent::clock;
 use consent_core::refusal::Refusal;
@@ -113,7 +114,7 @@ impl<S: Store, F: Fn() + Send> Task<S, F> {
     }
 
     /// One transaction: lock, decide, commit.
-    async fn attempt(&mut self, batch: &[Queued]) -> Result<Vec<Result<Receipt, Refusal>>, StoreError> {
+    async fn attempt(&mut self, batch: &[Queued]) -> Result<Vec<Outcome>, StoreError> {
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.store.writer().await?,
@@ -121,7 +122,7 @@ impl<S: Store, F: Fn() + Send> Task<S, F> {
         let needs = batch::needs(batch.iter().map(|queued| &queued.write));
         let locked = writer.lock(&needs).await?;
         let writes = batch.iter().map(|queued| &queued.write);
-        let batch::Decided { append, outcomes } = batch::decide(writes, &needs, &locked, &self.id_key)?;
+        let Decided { append, outcomes } = batch::decide(writes, &needs, &locked, &self.id_key)?;
         let Append { entries, subjects: _, requests } = &append;
         if requests.is_empty() {
             // Refused, or made before: there is nothing to remember.
@@ -139,7 +140,7 @@ impl<S: Store, F: Fn() + Send> Task<S, F> {
 
 impl Queued {
     /// Answers. The caller may have gone: the write is what it is all the same.
-    fn reply(self, outcome: Result<Receipt, Refusal>) {
+    fn reply(self, outcome: Outcome) {
         let _gone = self.answer.send(outcome);
     }
 }

@@ -4,8 +4,10 @@
 //! unknown, is simply decided again under the next lock: what did become durable is found among the requests made
 //! before, and answered from there.
 //!
-//! A write that is refused fails alone, and leaves no trace in what its batch-mates are decided on. Answers are given
-//! out only after the commit, refusals too: they speak of a state that must have become real.
+//! A write that is refused fails alone: it appends nothing, so its batch-mates are decided as if it had never come.
+//! What is broken (a head that cannot be read, a command without its ids) gives up the whole batch, and the task then
+//! tries each write alone. Answers are given out only after the commit, refusals too: they speak of a state that
+//! must have become real.
 
 use super::{Receipt, Write, payload};
 use crate::store::{
@@ -15,8 +17,9 @@ use consent_core::chain::{Chain, Link};
 use consent_core::command::Command;
 use consent_core::digest::{Digest, DigestKey};
 use consent_core::event::{Event, Keys, Recorded, Subjects, Translate};
-use consent_core::head::{HeadKey, PolicyHead};
+use consent_core::head::{Head, HeadKey, PolicyHead};
 use consent_core::ledger::{Broken, HeadRecord, State};
+use consent_core::policy::Warning;
 use consent_core::refusal::Refusal;
 use consent_core::words::{
     AccountKey, ArtifactKey, IdKey, OrganizationKey, Position, Revision, Subject, Timestamp,
@@ -24,10 +27,13 @@ use consent_core::words::{
 use std::collections::HashMap;
 use tracing::error;
 
+/// What a write comes to.
+pub(super) type Outcome = Result<Receipt, Refusal>;
+
 /// What to commit, and what to answer once that is durable: one outcome for each write, in order.
 pub(super) struct Decided {
     pub(super) append: Append,
-    pub(super) outcomes: Vec<Result<Receipt, Refusal>>,
+    pub(super) outcomes: Vec<Outcome>,
 }
 
 /// What the batch must read under the lock.
@@ -42,8 +48,7 @@ pub(super) fn needs<'w>(writes: impl Iterator<Item = &'w Write>) -> Needs {
     needs
 }
 
-/// Decides the batch. Only the policy's head can fail all of it: every command is decided under it. Another head that
-/// cannot be read fails the writes that need it.
+/// Decides the batch, or says why it cannot be written as it is.
 pub(super) fn decide<'w>(
     writes: impl Iterator<Item = &'w Write>,
     needs: &Needs,
@@ -51,10 +56,10 @@ pub(super) fn decide<'w>(
     id_key: &IdKey,
 ) -> Result<Decided, StoreError> {
     if locked.head.id_key != *id_key {
-        return Err(StoreError::Broken("another id key than at the start of this process".to_owned()));
+        return Err(broken("another id key than at the start of this process"));
     }
     let mut batch = Batch::new(needs, locked)?;
-    let outcomes = writes.map(|write| batch.outcome(write)).collect();
+    let outcomes = writes.map(|write| batch.outcome(write)).collect::<Result<_, _>>()?;
     Ok(Decided { append: batch.append, outcomes })
 }
 
@@ -89,7 +94,7 @@ impl<'l> Batch<'l> {
             if let Err(unreadable) = state.load(*key, Some(bytes)) {
                 error!(kind = ?key.kind(), %unreadable, "a stored head cannot be read");
                 if *key == HeadKey::Policy {
-                    return Err(StoreError::Broken(format!("the policy's head: {unreadable}")));
+                    return Err(broken(format!("the policy's head: {unreadable}")));
                 }
             }
             let (revision, chain, recorded_at) = (found.revision, found.chain, found.recorded_at);
@@ -98,7 +103,7 @@ impl<'l> Batch<'l> {
         }
         for key in needs.heads.iter().filter(|key| !places.contains_key(key)) {
             if let Err(never) = state.load(*key, None) {
-                return Err(StoreError::Broken(never.to_string()));
+                return Err(broken(never.to_string()));
             }
         }
         Ok(Batch {
@@ -114,18 +119,30 @@ impl<'l> Batch<'l> {
         })
     }
 
-    fn outcome(&mut self, write: &Write) -> Result<Receipt, Refusal> {
+    fn outcome(&mut self, write: &Write) -> Result<Outcome, StoreError> {
         let payload_hash = payload::hash(write, &self.locked.head.id_key);
         if let Some(made) = self.requests.get(&write.request) {
-            return if made.payload_hash == payload_hash {
-                Ok(self.receipt(made))
-            } else {
-                Err(Refusal::RequestIdReused)
-            };
+            let is_retry = made.payload_hash == payload_hash;
+            return Ok(if is_retry { Ok(self.receipt(made)) } else { Err(Refusal::RequestIdReused) });
         }
-        let events = self.state.decide(&write.command)?;
-        let warnings = match &write.command {
-            // It was checked a moment ago, when it was decided.
+        let warnings = self.warnings(&write.command);
+        let events = match self.state.decide(&write.command) {
+            Ok(events) => events,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.append(write, &events)?;
+        let Place { revision, chain, recorded_at } = self.place(&write.command);
+        let (name, changed) = (write.request.clone(), !events.is_empty());
+        let made = RequestRecord { name: name.clone(), payload_hash, revision, chain, recorded_at, changed };
+        let receipt = Receipt { warnings, ..self.receipt(&made) };
+        self.append.requests.push(made.clone());
+        self.requests.insert(name, made);
+        Ok(Ok(receipt))
+    }
+
+    /// What a policy that may follow the one in force drops of it.
+    fn warnings(&self, command: &Command) -> Vec<Warning> {
+        match command {
             Command::PublishPolicy { file, .. } => file.check(self.state.policy()).unwrap_or_default(),
             Command::SetConsent { .. }
             | Command::SetPlan { .. }
@@ -135,18 +152,7 @@ impl<'l> Batch<'l> {
             | Command::Lift { .. }
             | Command::EraseAccount { .. }
             | Command::ExcludeArtifact { .. } => Vec::new(),
-        };
-        let changed = !events.is_empty();
-        if changed {
-            self.append(write, &events)?;
         }
-        let Place { revision, chain, recorded_at } = self.place(&write.command);
-        let name = write.request.clone();
-        let made = RequestRecord { name: name.clone(), payload_hash, revision, chain, recorded_at, changed };
-        let receipt = Receipt { warnings, ..self.receipt(&made) };
-        self.append.requests.push(made.clone());
-        self.requests.insert(name, made);
-        Ok(receipt)
     }
 
     /// The epoch is the ledger's present one: the revision is on its chain, whatever it was called when it was made.
@@ -169,84 +175,67 @@ impl<'l> Batch<'l> {
         self.places.get(&party).copied().unwrap_or(ledger)
     }
 
-    /// All the command's events, or none of them.
-    fn append(&mut self, write: &Write, events: &[Event<Keys>]) -> Result<(), Refusal> {
-        // One event leaves the state as it was when it fails; the second of two would leave the first's.
-        let before = (events.len() > 1).then(|| self.state.clone());
-        let mut names = Names { known: &self.subjects, ids: &write.ids, fresh: Vec::new() };
-        let (mut chain, mut digest) = (self.chain, self.digest);
-        let mut entries = Vec::with_capacity(events.len());
+    fn append(&mut self, write: &Write, events: &[Event<Keys>]) -> Result<(), StoreError> {
         let recorded_at = self.locked.recorded_at();
         for event in events {
-            let entry = names.translate(event).and_then(|named| {
-                let change = apply(&mut self.state, event, recorded_at)?;
-                let recorded = Recorded { revision: change.revision, recorded_at, event: named };
-                let bytes = recorded.encode();
-                let (link, head) = (Link::of(&bytes), change.record());
-                chain = chain.then(link);
-                let old = change.before.as_ref().map(|head| head.encode());
-                digest.replace(&self.secret, head.key, old.as_deref(), &head.bytes);
-                Ok(Entry {
-                    revision: change.revision,
-                    recorded_at,
-                    event: bytes,
-                    link,
-                    chain,
-                    digest,
-                    organization: change.after.organization(),
-                    head,
-                    evidence: Evidence {
-                        request: write.request.clone(),
-                        actor: write.actor.clone(),
-                        channel: write.channel,
-                        notice: write.notice.clone(),
-                        document: write.document.clone(),
-                    },
-                })
-            });
-            match entry {
-                Ok(entry) => entries.push(entry),
-                Err(refusal) => {
-                    if let Some(before) = before {
-                        self.state = before;
-                    }
-                    return Err(refusal);
-                }
+            let mut names = Names { known: &self.subjects, ids: &write.ids, fresh: Vec::new() };
+            let named = event.translate(&mut names)?;
+            for record in names.fresh {
+                self.subjects.insert(record.key, record.subject);
+                self.append.subjects.push(record);
             }
+            let revision =
+                self.state.revision().next().ok_or_else(|| broken("there are no more revisions"))?;
+            let change = self.state.apply(event, revision, recorded_at).map_err(cannot_be_applied)?;
+            let event = Recorded { revision, recorded_at, event: named }.encode();
+            let (link, head) = (Link::of(&event), change.record());
+            let before = change.before.as_ref().map(Head::encode);
+            self.chain = self.chain.then(link);
+            self.digest.replace(&self.secret, head.key, before.as_deref(), &head.bytes);
+            self.places.insert(head.key, Place { revision, chain: self.chain, recorded_at });
+            self.append.entries.push(Entry {
+                revision,
+                recorded_at,
+                event,
+                link,
+                chain: self.chain,
+                digest: self.digest,
+                organization: change.after.organization(),
+                head,
+                evidence: evidence(write),
+            });
         }
-        let fresh = names.fresh;
-        (self.chain, self.digest) = (chain, digest);
-        self.subjects.extend(fresh.iter().map(|record| (record.key, record.subject)));
-        self.append.subjects.extend(fresh);
-        for entry in &entries {
-            let place = Place { revision: entry.revision, chain: entry.chain, recorded_at };
-            self.places.insert(entry.head.key, place);
-        }
-        self.append.entries.extend(entries);
         Ok(())
     }
 }
 
-fn apply(
-    state: &mut State,
-    event: &Event<Keys>,
-    recorded_at: Timestamp,
-) -> Result<consent_core::ledger::Change, Refusal> {
-    let revision = state.revision().next().ok_or(Refusal::Internal)?;
-    state.apply(event, revision, recorded_at).map_err(|broken| {
-        match broken {
-            // Its words would name the head.
-            Broken::NotLoaded(_) => error!("an event needs a head that was not loaded or cannot be read"),
-            Broken::NotNext { .. }
-            | Broken::ClockFell(_)
-            | Broken::NoProduct(_)
-            | Broken::NoPlan(_)
-            | Broken::NoOrganization
-            | Broken::Erased
-            | Broken::BadDocument => error!(%broken, "an event that was decided cannot be applied"),
-        }
-        Refusal::Internal
-    })
+fn evidence(write: &Write) -> Evidence {
+    Evidence {
+        request: write.request.clone(),
+        actor: write.actor.clone(),
+        channel: write.channel,
+        notice: write.notice.clone(),
+        document: write.document.clone(),
+    }
+}
+
+fn broken(what: impl Into<String>) -> StoreError {
+    StoreError::Broken(what.into())
+}
+
+/// An event that was decided can be applied, unless a head that it needs cannot be read.
+fn cannot_be_applied(why: Broken) -> StoreError {
+    match why {
+        // Its words would name the head.
+        Broken::NotLoaded(_) => broken("a head that an event needs was not loaded or cannot be read"),
+        Broken::NotNext { .. }
+        | Broken::ClockFell(_)
+        | Broken::NoProduct(_)
+        | Broken::NoPlan(_)
+        | Broken::NoOrganization
+        | Broken::Erased
+        | Broken::BadDocument => broken(format!("an event that was decided cannot be applied: {why}")),
+    }
 }
 
 /// The subjects that events use: the known ones, and a random one for each key that was never named.
@@ -257,25 +246,14 @@ struct Names<'b> {
 }
 
 impl Names<'_> {
-    fn translate(&mut self, event: &Event<Keys>) -> Result<Event<Subjects>, Refusal> {
-        event.translate(self)
-    }
-
-    fn subject(&mut self, key: HeadKey) -> Result<Subject, Refusal> {
-        let drawn = || self.fresh.iter().find(|record| record.key == key).map(|record| record.subject);
-        if let Some(subject) = self.known.get(&key).copied().or_else(drawn) {
-            return Ok(subject);
+    fn subject(&mut self, key: HeadKey) -> Result<Subject, StoreError> {
+        if let Some(subject) = self.known.get(&key) {
+            return Ok(*subject);
         }
         let id = self.ids.iter().find(|(its, _)| *its == key).map(|(_, id)| id.clone());
-        let Some(id) = id else {
-            error!(kind = ?key.kind(), "a command names a key without its id");
-            return Err(Refusal::Internal);
-        };
+        let id = id.ok_or_else(|| broken("a command names a key without its id"))?;
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            error!(%error, "the system gives no random bytes");
-            Refusal::Internal
-        })?;
+        getrandom::fill(&mut bytes).map_err(|error| broken(format!("no random bytes: {error}")))?;
         let subject = Subject::new(bytes);
         self.fresh.push(SubjectRecord { subject, key, id });
         Ok(subject)
@@ -283,17 +261,20 @@ impl Names<'_> {
 }
 
 impl Translate<Keys, Subjects> for Names<'_> {
-    type Error = Refusal;
+    type Error = StoreError;
 
-    fn account(&mut self, key: AccountKey) -> Result<Subject, Refusal> {
+    fn account(&mut self, key: AccountKey) -> Result<Subject, StoreError> {
         self.subject(HeadKey::Account(key))
     }
 
-    fn organization(&mut self, key: OrganizationKey) -> Result<Subject, Refusal> {
+    fn organization(&mut self, key: OrganizationKey) -> Result<Subject, StoreError> {
         self.subject(HeadKey::Organization(key))
     }
 
-    fn artifact(&mut self, key: ArtifactKey) -> Result<Subject, Refusal> {
+    fn artifact(&mut self, key: ArtifactKey) -> Result<Subject, StoreError> {
         self.subject(HeadKey::Exclusion(key))
     }
 }
+
+#[cfg(test)]
+mod tests;
