@@ -40,7 +40,8 @@ fn decide(node: &Node, floor: Option<Position>, asked: &[Asked<'_>], answers: &m
             return Basis { position: None, valid_for: Span::ZERO };
         };
         position = Some(state.position());
-        let lease = lease.filter(|lease| lease.epoch == state.position().epoch && reached(state.position(), floor));
+        let lease =
+            lease.filter(|lease| lease.epoch == state.position().epoch && reached(state.position(), floor));
         let Some(validity) = lease.and_then(|lease| lease.at(now0)) else { break };
         let wall = clock::wall();
         for (asked, answer) in asked.iter().zip(answers.iter_mut()) {
@@ -77,7 +78,8 @@ impl Decisions {
         let Ok(_place) = self.node.waiting.try_acquire() else { return };
         let mut position = self.node.table.watch();
         let comparable = |position: &Option<Position>| {
-            position.is_some_and(|position| position.epoch != floor.epoch || position.revision >= floor.revision)
+            position
+                .is_some_and(|position| position.epoch != floor.epoch || position.revision >= floor.revision)
         };
         // Reached or not, the answer is decided from what the table then is.
         let _ = deadline.within(position.wait_for(comparable)).await;

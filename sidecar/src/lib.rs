@@ -1,1 +1,154 @@
-//! Under construction.
+//! The sidecar: mirrors the heads on a node and answers CanTrain from memory, under a lease.
+//!
+//! ```text
+//!   authority ──sync stream──▶ sync (a thread of its own) ──▶ node: table, lease ──▶ decision ──▶ callers
+//! ```
+//!
+//! - `sync`: drives the core's holder: connections, snapshots, frames, grants, acks.
+//! - `table`: the heads, in process memory.
+//! - `node`: what the threads share.
+//! - `decision`, `status`, `health`: what is served, on loopback TCP and on a Unix socket.
+
+mod decision;
+mod health;
+mod node;
+mod serve;
+mod status;
+mod sync;
+mod table;
+
+use consent::VERSION;
+use consent_core::words::Incarnation;
+use node::Node;
+use serve::Served;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{io, thread};
+use sync::{Authority, Driver};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// What a sidecar is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Authorities to sync from, `http://host:port`. At least one; they are tried in turn.
+    pub authorities: Vec<String>,
+    /// Where to answer on TCP: loopback only. Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Where to answer on a Unix socket (mode 0660): a path in a directory that exists and that only those may enter
+    /// who may ask.
+    pub socket: Option<PathBuf>,
+}
+
+/// Why a sidecar did not start, or went on no longer.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// No authority was named.
+    #[error("no authority was named: a sidecar needs at least one to sync from")]
+    NoAuthority,
+    /// An authority's address is none.
+    #[error("the authority {url} is no address, it must be http://host:port: {source}")]
+    BadAuthority {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// Answers in plain text stay on the node.
+    #[error("{0} is not a loopback address: a sidecar answers on its own node only")]
+    NotLoopback(SocketAddr),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {at}: {source}")]
+    Listen {
+        /// Address or path.
+        at: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system gives no randomness, no thread or no runtime.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// Reflection cannot be built from the contract.
+    #[error("the contract cannot be served: {0}")]
+    Contract(#[from] tonic_reflection::server::Error),
+    /// A part of the sidecar ended that never may.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// A running sidecar. Dropping it without [`Sidecar::stop`] leaves the lease to run out by itself.
+#[derive(Debug)]
+pub struct Sidecar {
+    served: Served,
+    leave: CancellationToken,
+    synced: oneshot::Receiver<()>,
+}
+
+/// Starts a sidecar: it listens when this returns, and denies until it is LIVE.
+pub async fn start(config: Config) -> Result<Sidecar, StartError> {
+    if config.authorities.is_empty() {
+        return Err(StartError::NoAuthority);
+    }
+    let authority = |url: &String| {
+        Authority::new(url).map_err(|source| StartError::BadAuthority { url: url.clone(), source })
+    };
+    let authorities = config.authorities.iter().map(authority).collect::<Result<Vec<_>, _>>()?;
+    let mut incarnation = [0; 16];
+    getrandom::fill(&mut incarnation).map_err(|error| io::Error::other(error.to_string()))?;
+    let node = Arc::new(Node::new(Incarnation::new(incarnation)));
+
+    let served = serve::start(Arc::clone(&node), config.listen, config.socket).await?;
+    let leave = CancellationToken::new();
+    let synced = spawn_sync(node, authorities, leave.clone())?;
+    tracing::info!(
+        address = %served.address(),
+        socket = served.socket().map(|path| path.display().to_string()),
+        version = VERSION,
+        authorities = config.authorities.join(","),
+        "listening"
+    );
+    Ok(Sidecar { served, leave, synced })
+}
+
+/// Applying a snapshot must not delay an answer: sync has a thread and a runtime of its own.
+fn spawn_sync(
+    node: Arc<Node>,
+    authorities: Vec<Authority>,
+    leave: CancellationToken,
+) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, synced) = oneshot::channel();
+    thread::Builder::new().name("consent-sync".to_owned()).spawn(move || {
+        runtime.block_on(Driver::new(node, authorities).run(leave));
+        // Nobody may be waiting.
+        let _ = done.send(());
+    })?;
+    Ok(synced)
+}
+
+impl Sidecar {
+    /// Where it answers on TCP.
+    pub fn address(&self) -> SocketAddr {
+        self.served.address()
+    }
+
+    /// Resolves if a part of the sidecar ends by itself. It denies then, or will when its lease is over; end the
+    /// process, so that whoever watches it starts another.
+    pub async fn failed(&mut self) -> StartError {
+        tokio::select! {
+            _ = &mut self.synced => StartError::Ended("sync"),
+            () = self.served.ended() => StartError::Ended("the server"),
+        }
+    }
+
+    /// Ends it cleanly (R12): the lease is dropped, and given back when no answer from before is valid; meanwhile
+    /// callers are denied. Then it stops to listen.
+    pub async fn stop(self) {
+        self.leave.cancel();
+        // An error says that the thread is gone already.
+        let _ = self.synced.await;
+        self.served.stop().await;
+    }
+}

@@ -55,7 +55,11 @@ impl decision::Heads for State {
         self.heads.policy()
     }
 
-    fn account(&self, key: AccountKey, product: Option<ProductIndex>) -> Result<Option<AccountView>, NotReady> {
+    fn account(
+        &self,
+        key: AccountKey,
+        product: Option<ProductIndex>,
+    ) -> Result<Option<AccountView>, NotReady> {
         Ok(self.heads.account(key)?.map(|head| head.view(product)))
     }
 

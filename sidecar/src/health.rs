@@ -1,0 +1,130 @@
+//! Health: readiness that follows the lease itself, and liveness that does not.
+//!
+//! SERVING means that the node may allow at the moment of asking. A reporter that remembers what it was last told
+//! would go on saying so in a process that was stopped and has just come back; here each probe reads the lease.
+
+use crate::node::Node;
+use consent::clock;
+use consent::pb::decision_service_server::DecisionServiceServer;
+use consent::pb::sidecar_service_server::SidecarServiceServer;
+use consent_core::words::Moment;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+/// The name under which a probe learns that the process runs, whatever its state.
+pub(crate) const LIVENESS: &str = "liveness";
+
+/// What a probe asks about.
+#[derive(Debug, Clone, Copy)]
+enum Probe {
+    /// Does the process run?
+    Liveness,
+    /// May the node allow?
+    Readiness,
+}
+
+/// grpc.health.v1 on a sidecar.
+pub(crate) struct Probes {
+    node: Arc<Node>,
+    stopped: CancellationToken,
+}
+
+impl Probes {
+    /// Watches end when `stopped` is cancelled.
+    pub(crate) fn new(node: Arc<Node>, stopped: CancellationToken) -> Probes {
+        Probes { node, stopped }
+    }
+}
+
+fn probe(request: &HealthCheckRequest) -> Result<Probe, Status> {
+    const READINESS: [&str; 4] = [
+        "",
+        <DecisionServiceServer<()> as NamedService>::NAME,
+        <SidecarServiceServer<()> as NamedService>::NAME,
+        <HealthServer<()> as NamedService>::NAME,
+    ];
+    match request.service.as_str() {
+        LIVENESS => Ok(Probe::Liveness),
+        service if READINESS.contains(&service) => Ok(Probe::Readiness),
+        _ => Err(Status::not_found("there is no such service here")),
+    }
+}
+
+/// The status now, and until when it lasts if nothing else happens.
+fn status(node: &Node, probe: Probe) -> (ServingStatus, Option<Moment>) {
+    match probe {
+        Probe::Liveness => (ServingStatus::Serving, None),
+        Probe::Readiness => match node.valid_lease(clock::now()) {
+            Some(lease) => (ServingStatus::Serving, Some(lease.until)),
+            None => (ServingStatus::NotServing, None),
+        },
+    }
+}
+
+fn response(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+#[tonic::async_trait]
+impl Health for Probes {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let (status, _) = status(&self.node, probe(request.get_ref())?);
+        Ok(Response::new(response(status)))
+    }
+
+    type WatchStream = ReceiverStream<Result<HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<ReceiverStream<Result<HealthCheckResponse, Status>>>, Status> {
+        let probe = probe(request.get_ref())?;
+        let (out, stream) = mpsc::channel(1);
+        let node = Arc::clone(&self.node);
+        let stopped = self.stopped.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => (),
+                () = out.closed() => (),
+                () = follow(&node, probe, &out) => (),
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Tells every change of the status, until nobody listens.
+async fn follow(node: &Node, probe: Probe, out: &mpsc::Sender<Result<HealthCheckResponse, Status>>) {
+    let mut standing = node.standing.subscribe();
+    let mut told = None;
+    loop {
+        let (now, until) = status(node, probe);
+        if told.replace(now) != Some(now) && out.send(Ok(response(now))).await.is_err() {
+            return;
+        }
+        let lapse = async {
+            match until {
+                Some(until) => clock::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = standing.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = lapse => (),
+        }
+    }
+}

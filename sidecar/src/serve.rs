@@ -1,0 +1,110 @@
+//! Listening: the same services on loopback TCP and on a Unix socket.
+
+use crate::StartError;
+use crate::decision::Decisions;
+use crate::health::Probes;
+use crate::node::Node;
+use crate::status::StatusPage;
+use consent::pb::decision_service_server::DecisionServiceServer;
+use consent::pb::sidecar_service_server::SidecarServiceServer;
+use consent::serve::{MESSAGE_LEN_MAX, add_reflection, listen_tcp, listen_unix, server};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic_health::pb::health_server::HealthServer;
+
+/// How long calls under way may take to end when the sidecar stops.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What listens.
+#[derive(Debug)]
+pub(crate) struct Served {
+    address: SocketAddr,
+    socket: Option<PathBuf>,
+    stopped: CancellationToken,
+    servers: JoinSet<()>,
+}
+
+/// Listens on `listen`, and on `socket` if there is one.
+pub(crate) async fn start(
+    node: Arc<Node>,
+    listen: SocketAddr,
+    socket: Option<PathBuf>,
+) -> Result<Served, StartError> {
+    if !listen.ip().is_loopback() {
+        return Err(StartError::NotLoopback(listen));
+    }
+    let stopped = CancellationToken::new();
+    let routes = routes(&node, &stopped)?;
+    let failed = |at: String| move |source| StartError::Listen { at, source };
+    let (address, tcp) = listen_tcp(listen).await.map_err(failed(listen.to_string()))?;
+    let unix = match &socket {
+        None => None,
+        Some(path) => Some(listen_unix(path).await.map_err(failed(path.display().to_string()))?),
+    };
+
+    let mut servers = JoinSet::new();
+    let over_tcp = server().add_routes(routes.clone());
+    let stop = stopped.clone();
+    servers.spawn(async move {
+        report(over_tcp.serve_with_incoming_shutdown(tcp, stop.cancelled_owned()).await);
+    });
+    if let Some(unix) = unix {
+        let over_unix = server().add_routes(routes);
+        let stop = stopped.clone();
+        servers.spawn(async move {
+            let incoming = UnixListenerStream::new(unix);
+            report(over_unix.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await);
+        });
+    }
+    Ok(Served { address, socket, stopped, servers })
+}
+
+fn routes(node: &Arc<Node>, stopped: &CancellationToken) -> Result<Routes, StartError> {
+    let mut routes = RoutesBuilder::default();
+    let decisions = DecisionServiceServer::new(Decisions::new(Arc::clone(node)));
+    routes.add_service(decisions.max_decoding_message_size(MESSAGE_LEN_MAX));
+    routes.add_service(SidecarServiceServer::new(StatusPage::new(Arc::clone(node))));
+    routes.add_service(HealthServer::new(Probes::new(Arc::clone(node), stopped.clone())));
+    add_reflection(&mut routes)?;
+    Ok(routes.routes())
+}
+
+fn report(served: Result<(), tonic::transport::Error>) {
+    if let Err(error) = served {
+        tracing::error!(%error, "a server ended");
+    }
+}
+
+impl Served {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// Resolves when a server has ended by itself.
+    pub(crate) async fn ended(&mut self) {
+        self.servers.join_next().await;
+    }
+
+    /// Listens no more; calls under way have [`GRACE`] to end.
+    pub(crate) async fn stop(mut self) {
+        self.stopped.cancel();
+        let ended = async { while self.servers.join_next().await.is_some() {} };
+        // tonic waits for open connections for ever; whoever keeps one open is cut off.
+        let _ = tokio::time::timeout(GRACE, ended).await;
+        self.servers.shutdown().await;
+        if let Some(socket) = &self.socket {
+            // It may be gone already.
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The sync client: drives the core's holder over connections to authorities.
+//!
+//! One task on a thread of its own owns all of it: the holder, the connections, the snapshot on its way, and every
+//! write to the node. Each event is one step: the clocks are read, the holder is told, and what it wants done is
+//! done in its order before anything else happens (I4 and I5 rest on that order). Nothing here latches: whatever
+//! goes wrong ends in a denial and in another connection, after a wait with full jitter.
+
+mod backoff;
+mod connection;
+mod snapshot;
+
+use crate::node::{Node, Standing};
+use crate::table::Incoming;
+use backoff::Backoff;
+use connection::{End, Event};
+use consent::convert::sync::{Change, FromAuthority, sync_request};
+use consent::{clock, pb};
+use consent_core::confirm::holder::{Cause, Input, Output, State};
+use consent_core::confirm::{Holder, Start, Stream, ToSidecar};
+use consent_core::head::SEMANTICS;
+use consent_core::refusal::Refusal;
+use consent_core::words::{IdKey, Moment, Span, Timestamp};
+use snapshot::{BadSnapshot, Snapshot};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Endpoint;
+
+/// So many messages of authorities may wait for the driver; then their streams wait.
+const EVENTS: usize = 64;
+
+/// An authority that may be connected to.
+pub(crate) struct Authority {
+    url: String,
+    endpoint: Endpoint,
+}
+
+impl Authority {
+    /// The authority at this address: `http://host:port`.
+    pub(crate) fn new(url: &str) -> Result<Authority, tonic::transport::Error> {
+        connection::endpoint(url).map(|endpoint| Authority { url: url.to_owned(), endpoint })
+    }
+}
+
+/// A connection that this side has not closed.
+struct Connection {
+    stream: Stream,
+    /// Which of the authorities.
+    authority: usize,
+    /// Where to put messages; `None` until it stands.
+    outbox: Option<mpsc::Sender<pb::SyncRequest>>,
+    /// The secret of its welcome.
+    id_key: Option<IdKey>,
+    /// T_S, from its welcome: whoever is silent for as long is not waited for while there are others.
+    lease: Option<Span>,
+    heard: Moment,
+    /// R12: its authority leaves, and another one is sought.
+    is_leaving: bool,
+    closed: CancellationToken,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+/// The driver.
+pub(crate) struct Driver {
+    node: Arc<Node>,
+    authorities: Vec<Authority>,
+    holder: Holder,
+    connections: Vec<Connection>,
+    snapshot: Option<Snapshot>,
+    /// The head of the frame that the holder is told of, for it to order its apply.
+    arriving: Option<(Timestamp, Incoming)>,
+    /// What the holder is to be told once its outputs are performed.
+    inputs: VecDeque<Input>,
+    backoff: Backoff,
+    /// An authority asked not to be bothered before.
+    not_before: Option<Moment>,
+    next_authority: usize,
+    next_stream: u64,
+    /// What went wrong with the last connection; for people.
+    trouble: Option<String>,
+    is_leaving: bool,
+    has_left: bool,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+    tasks: TaskTracker,
+}
+
+impl Driver {
+    /// A driver for one run of the process. The authorities are tried in turn, the first one drawn at random, so
+    /// that not every node of a fleet begins with the same.
+    pub(crate) fn new(node: Arc<Node>, authorities: Vec<Authority>) -> Driver {
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let [first, ..] = *node.incarnation.bytes();
+        Driver {
+            holder: Holder::new(node.incarnation, SEMANTICS),
+            next_authority: usize::from(first),
+            node,
+            authorities,
+            connections: Vec::new(),
+            snapshot: None,
+            arriving: None,
+            inputs: VecDeque::new(),
+            backoff: Backoff::default(),
+            not_before: None,
+            next_stream: 0,
+            trouble: None,
+            is_leaving: false,
+            has_left: false,
+            events,
+            inbox,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Runs until `stop` is cancelled and everything is given back (R12).
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        while !self.has_left {
+            self.connect();
+            let wake = wake(self.holder.wake_at());
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !self.is_leaving => self.leave(),
+                Some(event) = self.inbox.recv() => self.on(event),
+                () = wake => self.step(Input::TimePassed),
+            }
+            self.drop_silent();
+        }
+        self.connections.clear();
+        self.inbox.close();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn leave(&mut self) {
+        self.is_leaving = true;
+        self.step(Input::Leave);
+    }
+
+    fn on(&mut self, event: Event) {
+        match event {
+            Event::Connected { stream, outbox } => {
+                if let Some(connection) = self.connection(stream) {
+                    connection.outbox = Some(outbox);
+                    self.step(Input::Connected { stream });
+                }
+            }
+            Event::Heard { stream, message } => {
+                if let Some(connection) = self.connection(stream) {
+                    connection.heard = clock::now();
+                    self.heard(stream, message);
+                }
+            }
+            Event::Ended { stream, end } => {
+                if self.connection(stream).is_some() {
+                    self.ended(stream, end);
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, stream: Stream, message: FromAuthority) {
+        match message {
+            FromAuthority::Welcome { message, id_key, .. } => self.welcomed(stream, message, id_key),
+            FromAuthority::SnapshotChunk { heads, revision } => {
+                let page = |snapshot: &mut Snapshot| snapshot.page(heads, revision);
+                self.on_snapshot(stream, page);
+            }
+            FromAuthority::SnapshotEnd { place, recorded_at } => {
+                let Some(snapshot) = self.snapshot.take_if(|snapshot| snapshot.stream() == stream) else {
+                    return self.unreadable(stream, "the end of a snapshot that was not begun".to_owned());
+                };
+                match snapshot.end(&place) {
+                    Err(bad) => self.unreadable(stream, bad.to_string()),
+                    Ok(heads) => {
+                        let digest = heads.digest();
+                        self.node.table.install(heads, &place, recorded_at);
+                        self.step(Input::SnapshotLoaded { stream, place, digest });
+                    }
+                }
+            }
+            FromAuthority::Frames(changes) => {
+                for change in changes {
+                    // Any of them may end the connection, and what follows is then no longer wanted.
+                    if self.connection(stream).is_some() {
+                        self.changed(stream, change);
+                    }
+                }
+            }
+            FromAuthority::Message(message) => self.step(Input::Received { stream, message }),
+        }
+    }
+
+    fn welcomed(&mut self, stream: Stream, message: ToSidecar, id_key: IdKey) {
+        let ToSidecar::Welcome { terms, start, .. } = message else { return };
+        if let Some(connection) = self.connection(stream) {
+            connection.id_key = Some(id_key);
+            connection.lease = Some(terms.sidecar_lease());
+        }
+        let is_other = |known: IdKey| start == Start::Continue && known != id_key;
+        if self.node.table.id_key().is_some_and(is_other) {
+            // Every key in the table was made under another secret: nothing in it would ever be found.
+            self.trouble = Some("the authority hashes ids under another secret than the table's".to_owned());
+            return self.step(Input::Doubted { cause: Cause::Foreign });
+        }
+        self.step(Input::Received { stream, message });
+    }
+
+    /// R6: one revision. What cannot be read is never skipped.
+    fn changed(&mut self, stream: Stream, change: Change) {
+        if change.semantics > u32::from(SEMANTICS) {
+            let (revision, needs) = (change.frame.revision, change.semantics);
+            return self.unreadable(
+                stream,
+                format!(
+                    "revision {revision} needs semantics version {needs}, this build reads up to {SEMANTICS}"
+                ),
+            );
+        }
+        if self.snapshot.as_ref().is_some_and(|snapshot| snapshot.stream() == stream) {
+            return self.on_snapshot(stream, |snapshot| snapshot.change(change));
+        }
+        let Change { frame, recorded_at, head, .. } = change;
+        match Incoming::read(head, frame.revision) {
+            Err(why) => self.unreadable(stream, format!("the head of revision {} {why}", frame.revision)),
+            Ok(head) => {
+                self.arriving = Some((recorded_at, head));
+                self.step(Input::Received { stream, message: ToSidecar::Frame(frame) });
+                self.arriving = None;
+            }
+        }
+    }
+
+    fn on_snapshot(&mut self, stream: Stream, add: impl FnOnce(&mut Snapshot) -> Result<(), BadSnapshot>) {
+        let snapshot = self.snapshot.as_mut().filter(|snapshot| snapshot.stream() == stream);
+        match snapshot.map(add) {
+            Some(Ok(())) => (),
+            Some(Err(bad)) => self.unreadable(stream, bad.to_string()),
+            None => self.unreadable(stream, "a page of a snapshot that was not begun".to_owned()),
+        }
+    }
+
+    /// Something came that this build cannot go on from: every lease is dropped, and a new hello is tried.
+    fn unreadable(&mut self, stream: Stream, why: String) {
+        tracing::warn!(authority = self.url(stream), why, "an authority said what cannot be read");
+        self.trouble = Some(why);
+        self.step(Input::Doubted { cause: Cause::Unreadable });
+    }
+
+    fn ended(&mut self, stream: Stream, end: End) {
+        match end {
+            End::Unreadable(refusal) => {
+                let why = match refusal {
+                    Refusal::Invalid { field, problem } => format!("the field {field} {problem}"),
+                    other => format!("{other:?}"),
+                };
+                return self.unreadable(stream, why);
+            }
+            End::Unwelcome(why) => {
+                self.note(stream, format!("the hello was not accepted: {why:?}"));
+                self.step(Input::Received { stream, message: ToSidecar::Unwelcome(why) });
+            }
+            End::Broken(why) => self.note(stream, why),
+        }
+        self.forget(stream);
+        self.step(Input::Disconnected { stream });
+    }
+
+    /// Keeps what is wrong with a connection for people, and logs it unless it is what was logged last.
+    fn note(&mut self, stream: Stream, why: String) {
+        if self.trouble.as_ref() != Some(&why) {
+            tracing::warn!(authority = self.url(stream), why, "the connection to an authority is over");
+            self.trouble = Some(why);
+            self.stand();
+        }
+    }
+
+    /// An authority that was silent for a whole lease is given up while there is another one to try.
+    fn drop_silent(&mut self) {
+        if self.authorities.len() < 2 {
+            return;
+        }
+        let now = clock::now();
+        let is_silent = |connection: &Connection| {
+            connection.lease.is_some_and(|lease| now.longest_since(connection.heard) > lease)
+        };
+        while let Some(stream) = self.connections.iter().find(|c| is_silent(c)).map(|c| c.stream) {
+            self.note(stream, "it was silent for a whole lease".to_owned());
+            self.forget(stream);
+            self.step(Input::Disconnected { stream });
+        }
+    }
+
+    /// Tells the holder, and does what it wants done, in its order, before it is told anything else.
+    fn step(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        let mut outputs = Vec::new();
+        while let Some(input) = self.inputs.pop_front() {
+            self.holder.step(clock::now(), input, &mut outputs);
+            outputs.drain(..).for_each(|output| self.perform(output));
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send { stream, message } => {
+                let outbox = self.connection(stream).and_then(|connection| connection.outbox.as_ref());
+                if outbox.is_some_and(|outbox| outbox.try_send(sync_request(message)).is_err()) {
+                    self.note(stream, "it takes no messages any more".to_owned());
+                    self.forget(stream);
+                    self.inputs.push_back(Input::Disconnected { stream });
+                }
+            }
+            Output::Apply { frame, .. } => {
+                if let Some((recorded_at, head)) = self.arriving.take() {
+                    let digest = self.node.table.apply(&frame, recorded_at, head);
+                    self.inputs.push_back(Input::Applied { revision: frame.revision, digest });
+                }
+            }
+            Output::TakeSnapshot { stream } => {
+                let id_key = self.connection(stream).and_then(|connection| connection.id_key);
+                self.snapshot = id_key.map(|id_key| Snapshot::new(stream, id_key));
+            }
+            Output::DropTable => self.node.table.clear(),
+            Output::EnterEpoch(epoch) => self.node.table.enter(epoch),
+            Output::Publish(lease) => {
+                self.node.publish(lease);
+                if lease.is_some() {
+                    self.backoff.reset();
+                    self.trouble = None;
+                }
+            }
+            Output::Changed { from, to } => {
+                self.stand();
+                let why = self.node.standing.borrow().why.clone();
+                tracing::info!(?from, ?to, why, "the state changed");
+            }
+            Output::Resync(cause) => tracing::warn!(?cause, "the leases are dropped, and sync starts over"),
+            Output::Close { stream, retry_after } => {
+                self.forget(stream);
+                if retry_after > Span::ZERO {
+                    self.not_before = Some(clock::now().after(retry_after));
+                }
+            }
+            Output::SeekAnother { leaving } => {
+                if let Some(connection) = self.connection(leaving) {
+                    connection.is_leaving = true;
+                }
+            }
+            Output::Left => self.has_left = true,
+        }
+    }
+
+    /// Begins a connection, unless one stands, or is on its way, whose authority stays.
+    fn connect(&mut self) {
+        if self.is_leaving || self.connections.iter().any(|connection| !connection.is_leaving) {
+            return;
+        }
+        let authority = self.next_authority % self.authorities.len();
+        self.next_authority = authority + 1;
+        let stream = Stream(self.next_stream);
+        self.next_stream += 1;
+        let now = clock::now();
+        let asked = self.not_before.take().map_or(Span::ZERO, |moment| moment.longest_since(now));
+        let delay = self.backoff.next(random()).max(asked);
+        let closed = CancellationToken::new();
+        let endpoint = self.authorities[authority].endpoint.clone();
+        self.tasks.spawn(connection::run(stream, endpoint, delay, self.events.clone(), closed.clone()));
+        self.connections.push(Connection {
+            stream,
+            authority,
+            outbox: None,
+            id_key: None,
+            lease: None,
+            heard: now,
+            is_leaving: false,
+            closed,
+        });
+    }
+
+    fn connection(&mut self, stream: Stream) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|connection| connection.stream == stream)
+    }
+
+    fn forget(&mut self, stream: Stream) {
+        self.connections.retain(|connection| connection.stream != stream);
+        self.snapshot.take_if(|snapshot| snapshot.stream() == stream);
+    }
+
+    fn url(&self, stream: Stream) -> &str {
+        let connection = self.connections.iter().find(|connection| connection.stream == stream);
+        connection.map_or("", |connection| &self.authorities[connection.authority].url)
+    }
+
+    /// Says where the sidecar stands, for people and probes.
+    fn stand(&mut self) {
+        let state = self.holder.state();
+        let welcomed = self.connections.iter().rev().find(|connection| connection.lease.is_some());
+        let standing = Standing {
+            state,
+            why: why(state, self.holder.cause(), self.trouble.as_deref()),
+            authority: welcomed.map(|c| self.authorities[c.authority].url.clone()).unwrap_or_default(),
+        };
+        self.node.standing.send_if_modified(|before| std::mem::replace(before, standing.clone()) != standing);
+    }
+}
+
+/// Why the sidecar is not LIVE, in a sentence.
+fn why(state: State, cause: Option<Cause>, trouble: Option<&str>) -> String {
+    let state = match state {
+        State::Live => return String::new(),
+        State::Cold => "it has heard from no authority yet",
+        State::Syncing => "it loads heads, or waits until it has all that its first grant asks for",
+        State::Lapsed => "its lease is over, and no authority grants another",
+        State::Resync => "it starts over",
+    };
+    let cause = cause.map(|cause| match cause {
+        Cause::Gap => "a revision was missing between its table and a frame",
+        Cause::Chain => "an authority spoke of another history than its table's",
+        Cause::Digest => "its table did not hold what it should",
+        Cause::Epoch => "an authority spoke of another epoch than its table's",
+        Cause::Foreign => "an authority had no continuation for its table",
+        Cause::AuthorityBehind => "an authority is behind what it has seen, or beside it",
+        Cause::Clock => "its clocks cannot be believed",
+        Cause::Overrun => "more frames came than it could apply",
+        Cause::Unreadable => "an authority said what it cannot read",
+    });
+    [Some(state), cause, trouble].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+async fn wake(at: Option<Moment>) {
+    match at {
+        Some(at) => clock::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn random() -> u64 {
+    // Without randomness the wait is the shortest: a connection is not refused for the lack of jitter.
+    getrandom::u64().unwrap_or(0)
+}
