@@ -1,0 +1,220 @@
+//! One session: from a sidecar's hello to the end of its stream.
+//!
+//! Two loops in one task. One hears the sidecar and tells the grantor, in order. The other does what the grantor
+//! orders and sends what the feed has, one message at a time. Either ends both. The grantor knows a session until
+//! it is told that the stream is over; what it promised to the sidecar it keeps beyond that (R7).
+
+use super::Shared;
+use super::feed::{Ended, Feed};
+use crate::grantor::{Event, Link, Order};
+use crate::store::{Reader, StoreError};
+use consent::convert::sync;
+use consent::pb::{SyncRequest, SyncResponse};
+use consent::status::status;
+use consent_core::chain::Chain;
+use consent_core::confirm::{Place, Stream, ToAuthority, ToSidecar};
+use consent_core::refusal::Refusal;
+use consent_core::words::{Incarnation, Revision};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+/// Orders that a session has not followed yet; a grant beyond them is lost.
+const ORDERS_MAX: usize = 16;
+/// How long a stream may stand without a hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// Times that a head and a chain are read again because the ledger grew in between.
+const LOOK_UPS_MAX: usize = 8;
+
+/// One session.
+pub(super) struct Session<R: Reader> {
+    shared: Arc<Shared<R>>,
+    stream: Stream,
+    said: mpsc::Sender<Result<SyncResponse, Status>>,
+    end: CancellationToken,
+}
+
+impl<R: Reader> Session<R> {
+    pub(super) fn new(
+        shared: Arc<Shared<R>>,
+        stream: Stream,
+        said: mpsc::Sender<Result<SyncResponse, Status>>,
+        end: CancellationToken,
+    ) -> Session<R> {
+        Session { shared, stream, said, end }
+    }
+
+    pub(super) async fn run(self, mut inbound: Streaming<SyncRequest>) {
+        let hello = tokio::select! {
+            () = self.end.cancelled() => return,
+            hello = tokio::time::timeout(HELLO_WITHIN, hear(&mut inbound)) => hello,
+        };
+        let (hello, sidecar, place) = match hello {
+            Ok(Ok(Some(hello @ ToAuthority::Hello { incarnation, place, .. }))) => {
+                (hello, incarnation, place)
+            }
+            Ok(Ok(Some(_))) => return self.part(no_hello("must be a hello, as the first of a stream")),
+            Ok(Err(refusal)) => return self.part(refusal),
+            Ok(Ok(None)) => return,
+            Err(_) => return self.part(Refusal::DeadlineExceeded),
+        };
+        let (orders, received) = mpsc::channel(ORDERS_MAX);
+        let link = Link { orders, end: self.end.clone() };
+        self.tell(Event::Opened { stream: self.stream, link }).await;
+        self.tell(Event::Said { stream: self.stream, message: hello }).await;
+        tracing::info!(%sidecar, "session opened");
+        let (heard, ended) = tokio::join!(self.listen(&mut inbound), self.speak(received, place));
+        self.tell(Event::Closed { stream: self.stream }).await;
+        self.log_end(sidecar, ended);
+        if let Err(refusal) = heard {
+            self.part(refusal);
+        }
+    }
+
+    // Hears the sidecar until its stream, or the session, is over.
+    async fn listen(&self, inbound: &mut Streaming<SyncRequest>) -> Result<(), Refusal> {
+        let _guard = self.end.clone().drop_guard();
+        loop {
+            let heard = tokio::select! {
+                () = self.end.cancelled() => return Ok(()),
+                heard = hear(inbound) => heard?,
+            };
+            match heard {
+                None => return Ok(()),
+                Some(ToAuthority::Hello { .. }) => return Err(no_hello("is a second hello")),
+                Some(message) => self.tell(Event::Said { stream: self.stream, message }).await,
+            }
+        }
+    }
+
+    // Says what there is to say until the session is over.
+    async fn speak(&self, mut orders: mpsc::Receiver<Order>, hello: Option<Place>) -> Option<Ended> {
+        let _guard = self.end.clone().drop_guard();
+        let mut feed: Option<Feed<R>> = None;
+        let mut epoch = None;
+        loop {
+            let said = tokio::select! {
+                () = self.end.cancelled() => return None,
+                order = orders.recv() => match order {
+                    None | Some(Order::End) => return None,
+                    Some(Order::LookUp(revision)) => {
+                        self.look_up(revision).await;
+                        None
+                    }
+                    Some(Order::Feed(after)) => {
+                        // The grantor welcomes before it feeds, and feeds on from the hello's own place.
+                        let from = hello.filter(|place| Some(place.revision) == after);
+                        feed = epoch.map(|epoch| Feed::new(&self.shared, epoch, from));
+                        None
+                    }
+                    Some(Order::Send(message)) => {
+                        if let ToSidecar::Welcome { epoch: welcomed, .. } = &message {
+                            epoch = Some(*welcomed);
+                        }
+                        self.word(message)
+                    }
+                },
+                () = ready(&mut feed), if feed.is_some() => match next(&mut feed).await {
+                    Ok(said) => said.map(Ok),
+                    Err(ended) => return Some(ended),
+                },
+            };
+            if let Some(said) = said {
+                tokio::select! {
+                    () = self.end.cancelled() => return None,
+                    sent = self.said.send(said) => if sent.is_err() { return None },
+                }
+            }
+        }
+    }
+
+    fn word(&self, message: ToSidecar) -> Option<Result<SyncResponse, Status>> {
+        match message {
+            ToSidecar::Welcome { grantor, epoch, terms, start } => {
+                let revision = self.shared.ring.newest().place.revision;
+                Some(Ok(sync::welcome(grantor, epoch, start, &terms, &self.shared.id_key, revision)))
+            }
+            ToSidecar::Unwelcome(why) => Some(Err(sync::unwelcome(why))),
+            ToSidecar::Grant { nonce, place } => Some(Ok(sync::grant(nonce, place))),
+            ToSidecar::Draining => Some(Ok(sync::draining())),
+            // Frames are the feed's: the grantor sends none.
+            ToSidecar::Frame(_) => None,
+        }
+    }
+
+    // R13: head and chain as of one state of the primary. They are two reads, so they are taken only if both say
+    // whether the ledger has the revision, and of one epoch.
+    async fn look_up(&self, revision: Revision) {
+        let stream = self.stream;
+        let event = match self.head_and_chain(revision).await {
+            Ok(Some((head, chain))) => Event::Found { stream, head, chain },
+            Ok(None) => Event::NotFound { stream },
+            Err(error) => {
+                tracing::warn!(%error, "a hello could not be checked");
+                Event::NotFound { stream }
+            }
+        };
+        self.tell(event).await;
+    }
+
+    async fn head_and_chain(&self, revision: Revision) -> Result<Option<(Place, Option<Chain>)>, StoreError> {
+        let reader = &self.shared.reader;
+        for _ in 0..LOOK_UPS_MAX {
+            let head = reader.head().await?;
+            let chain = reader.proof_at(revision).await?.map(|(chain, _)| chain);
+            let same_epoch = reader.head().await?.epoch == head.epoch;
+            if same_epoch && chain.is_some() == (revision <= head.revision) {
+                return Ok(Some((head.place(), chain)));
+            }
+        }
+        Ok(None)
+    }
+
+    // A grantor that is gone needs to know nothing; the session is about to be ended.
+    async fn tell(&self, event: Event) {
+        let _ = self.shared.events.send(event).await;
+    }
+
+    // The last word to a sidecar. One that does not even take it learns by the end of its stream.
+    fn part(&self, refusal: Refusal) {
+        let _ = self.said.try_send(Err(status(refusal)));
+    }
+
+    fn log_end(&self, sidecar: Incarnation, ended: Option<Ended>) {
+        match ended {
+            None => tracing::info!(%sidecar, "session closed"),
+            Some(Ended::AnotherEpoch) => {
+                tracing::info!(%sidecar, cause = "epoch", "session closed: the sidecar must sync again");
+            }
+            Some(Ended::Store(error)) => tracing::warn!(%sidecar, %error, "session closed"),
+            Some(Ended::NotNext(error)) => tracing::error!(%sidecar, %error, "session closed"),
+        }
+    }
+}
+
+async fn hear(inbound: &mut Streaming<SyncRequest>) -> Result<Option<ToAuthority>, Refusal> {
+    match inbound.message().await {
+        Ok(message) => message.map(sync::to_authority).transpose(),
+        // The connection broke, or carried what is no message of ours: there is nobody to answer.
+        Err(_) => Ok(None),
+    }
+}
+
+async fn ready<R: Reader>(feed: &mut Option<Feed<R>>) {
+    if let Some(feed) = feed {
+        feed.ready().await;
+    }
+}
+
+async fn next<R: Reader>(feed: &mut Option<Feed<R>>) -> Result<Option<SyncResponse>, Ended> {
+    match feed {
+        Some(feed) => feed.next().await,
+        None => Ok(None),
+    }
+}
+
+fn no_hello(problem: &str) -> Refusal {
+    Refusal::Invalid { field: "message".to_owned(), problem: problem.to_owned() }
+}
