@@ -14,6 +14,7 @@ pub mod deadline;
 pub mod logs;
 pub mod serve;
 pub mod status;
+mod unread;
 
 /// Generated from `proto/consent/v1`.
 #[allow(

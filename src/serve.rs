@@ -4,15 +4,20 @@
 //! here by hand. Reflection is served as v1 and v1alpha, since older clients know only the second.
 
 use crate::DESCRIPTOR;
+use crate::unread::reword;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tonic::body::Body;
+use tonic::codegen::http::Response;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tower::layer::util::{Identity, Stack};
+use tower::util::MapResponseLayer;
 
 /// The largest request that a server decodes, in bytes: a batch of 1000 questions with ids of 128 bytes fits, and
 /// so does the largest policy file. A larger one is OUT_OF_RANGE before it is read.
@@ -21,9 +26,14 @@ pub const MESSAGE_LEN_MAX: usize = 1 << 20;
 const STREAMS_MAX: u32 = 256;
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
+/// Gives every refusal of tonic's own the contract's words.
+type Reworded = MapResponseLayer<fn(Response<Body>) -> Response<Body>>;
+
 /// A tonic server with every limit set.
-pub fn server() -> Server {
+pub fn server() -> Server<Stack<Reworded, Identity>> {
+    let reworded: Reworded = MapResponseLayer::new(reword);
     Server::builder()
+        .layer(reworded)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_local_error_reset_streams(Some(1024))
         .http2_max_pending_accept_reset_streams(Some(20))

@@ -28,6 +28,13 @@ pub fn status(refusal: Refusal) -> Status {
                 [("field", field.to_owned()), ("count", count.to_string()), ("maximum", maximum.to_string())];
             (Code::InvalidArgument, ErrorReason::BatchTooLarge, message, metadata.to_vec())
         }
+        Refusal::Malformed { problem } => {
+            (Code::InvalidArgument, ErrorReason::MalformedMessage, format!("the request {problem}"), vec![])
+        }
+        Refusal::MessageTooLarge { maximum } => {
+            let message = format!("the request has too many bytes, the most are {maximum}");
+            (Code::OutOfRange, ErrorReason::MessageTooLarge, message, vec![("maximum", maximum.to_string())])
+        }
         Refusal::BadPolicy { errors } => {
             for e in &errors {
                 details.add_bad_request_violation(

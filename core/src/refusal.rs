@@ -24,6 +24,16 @@ pub enum Refusal {
         /// How many there may be.
         maximum: usize,
     },
+    /// The request's bytes are no message of its method, and no field of it can be named.
+    Malformed {
+        /// What is wrong, to follow "the request".
+        problem: String,
+    },
+    /// The request has more bytes than a server reads.
+    MessageTooLarge {
+        /// How many it may have.
+        maximum: u64,
+    },
     /// The policy file is wrong; nothing was published.
     BadPolicy {
         /// Every error found: code such as `UNKNOWN_KEY`, line from 1, key, and a sentence.
