@@ -7,7 +7,7 @@
 
 use super::batch::{self, Decided, Outcome};
 use super::{BATCH_MAX, Queued};
-use crate::store::{Append, Store, StoreError, Writer};
+use crate::store::{Store, StoreError, Writer};
 use consent::clock;
 use consent_core::refusal::Refusal;
 use consent_core::words::{IdKey, Span};
@@ -119,17 +119,20 @@ impl<S: Store, F: Fn() + Send> Task<S, F> {
             Some(writer) => writer,
             None => self.store.writer().await?,
         };
-        let needs = batch::needs(batch.iter().map(|queued| &queued.write));
+        let writes = || batch.iter().map(|queued| &queued.write);
+        let needs = batch::needs(writes());
         let locked = writer.lock(&needs).await?;
-        let writes = batch.iter().map(|queued| &queued.write);
-        let Decided { append, outcomes } = batch::decide(writes, &needs, &locked, &self.id_key)?;
-        let Append { entries, subjects: _, requests } = &append;
-        if requests.is_empty() {
+        let decided = batch::decide(writes(), &needs, &locked, &self.id_key);
+        let Ok(Decided { append, outcomes }) = decided else {
+            writer.release().await;
+            return decided.map(|decided| decided.outcomes);
+        };
+        if append.requests.is_empty() {
             // Refused, or made before: there is nothing to remember.
             writer.release().await;
         } else {
             writer.commit(&append).await?;
-            if !entries.is_empty() {
+            if !append.entries.is_empty() {
                 (self.committed)();
             }
         }
