@@ -85,11 +85,9 @@ mod tests {
 
     #[test]
     fn a_message_that_is_too_long_says_how_long_it_may_be() {
-        let message = "Error, decoded message length too large: found 67108864 bytes, the limit is: 1048576 bytes";
-        assert_eq!(
-            refused(Code::OutOfRange, message),
-            Some(Refusal::MessageTooLarge { maximum: 1_048_576 })
-        );
+        let message =
+            "Error, decoded message length too large: found 67108864 bytes, the limit is: 1048576 bytes";
+        assert_eq!(refused(Code::OutOfRange, message), Some(Refusal::MessageTooLarge { maximum: 1_048_576 }));
     }
 
     #[test]

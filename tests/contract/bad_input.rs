@@ -1,0 +1,350 @@
+//! What no caller should send: each a documented code, an ErrorInfo, the field by name, and a server that lives.
+//!
+//! Every request goes over a real socket as bytes, most of them spoiled in one place; the same request unspoiled is
+//! accepted, so that it is the spoiled place that is refused.
+
+use crate::raw;
+use crate::servers::{Servers, context};
+use consent::pb::{
+    Artifact, BatchCanTrainRequest, CanTrainRequest, CanTrainResponse, Choice, Decision, GetAccountRequest,
+    GetConfirmationRequest, ListEventsRequest, Party, Position, PublishPolicyRequest, PutAccountRequest,
+    PutOrganizationRequest, Reason, SetConsentRequest, SetConsentResponse, SetPlanRequest, WriteContext,
+    party,
+};
+use prost::Message;
+use prost_types::Timestamp;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+const MARK: &str = "spoil-me";
+
+fn person(id: &str) -> Option<Party> {
+    Some(Party { party: Some(party::Party::Account(id.to_owned())) })
+}
+
+fn company(id: &str) -> Option<Party> {
+    Some(Party { party: Some(party::Party::Organization(id.to_owned())) })
+}
+
+fn opt_out() -> SetConsentRequest {
+    SetConsentRequest {
+        context: context(),
+        party: person("ada"),
+        product: "le_chat".to_owned(),
+        choice: Choice::Out.into(),
+        expected_revision: None,
+    }
+}
+
+fn plan() -> SetPlanRequest {
+    SetPlanRequest {
+        context: context(),
+        party: person("bob"),
+        product: "le_chat".to_owned(),
+        plan: "free".to_owned(),
+        expected_revision: None,
+    }
+}
+
+fn question() -> CanTrainRequest {
+    let artifact = Artifact {
+        id: "chat-1".to_owned(),
+        product: "le_chat".to_owned(),
+        kind: "input".to_owned(),
+        collected_at: Some(Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+        incognito: false,
+    };
+    CanTrainRequest { account: "ada".to_owned(), artifact: Some(artifact), min_position: None }
+}
+
+fn batch(questions: usize) -> BatchCanTrainRequest {
+    BatchCanTrainRequest { requests: vec![question(); questions], min_position: None }
+}
+
+/// The message with one place changed.
+fn with<M>(mut message: M, spoil: impl FnOnce(&mut M)) -> M {
+    spoil(&mut message);
+    message
+}
+
+fn in_context(spoil: impl FnOnce(&mut WriteContext)) -> SetConsentRequest {
+    with(opt_out(), |request| spoil(request.context.as_mut().expect("a context")))
+}
+
+fn in_artifact(spoil: impl FnOnce(&mut Artifact)) -> CanTrainRequest {
+    with(question(), |request| spoil(request.artifact.as_mut().expect("an artifact")))
+}
+
+/// Method, message, and the field that the refusal must name.
+type Case = (&'static str, Vec<u8>, &'static str);
+
+fn case(method: &'static str, message: impl Message, field: &'static str) -> Case {
+    (method, message.encode_to_vec(), field)
+}
+
+fn bad_ids() -> [(&'static str, String); 4] {
+    [
+        ("empty", String::new()),
+        ("overlong", "x".repeat(129)),
+        ("with a line break", "a\nb".to_owned()),
+        ("with a control character of two bytes", "a\u{9b}b".to_owned()),
+    ]
+}
+
+const SET_CONSENT: &str = "ConsentService/SetConsent";
+const SET_PLAN: &str = "ConsentService/SetPlan";
+const PUT_ACCOUNT: &str = "ConsentService/PutAccount";
+const PUT_ORGANIZATION: &str = "ConsentService/PutOrganization";
+const GET_ACCOUNT: &str = "ConsentService/GetAccount";
+const GET_CONFIRMATION: &str = "ConsentService/GetConfirmation";
+const LIST_EVENTS: &str = "ConsentService/ListEvents";
+const PUBLISH: &str = "PolicyService/PublishPolicy";
+const CAN_TRAIN: &str = "DecisionService/CanTrain";
+const BATCH: &str = "DecisionService/BatchCanTrain";
+
+fn writes() -> Vec<Case> {
+    let mut cases = vec![
+        case(SET_CONSENT, with(opt_out(), |r| r.context = None), "context"),
+        case(SET_CONSENT, in_context(|c| c.request_id.clear()), "context.request_id"),
+        case(SET_CONSENT, in_context(|c| c.request_id = "7".to_owned()), "context.request_id"),
+        case(SET_CONSENT, in_context(|c| c.channel = 0), "context.channel"),
+        case(SET_CONSENT, in_context(|c| c.channel = 99), "context.channel"),
+        case(SET_CONSENT, in_context(|c| c.channel = i32::MIN), "context.channel"),
+        case(SET_CONSENT, in_context(|c| c.notice = "x".repeat(129)), "context.notice"),
+        case(SET_CONSENT, with(opt_out(), |r| r.party = None), "party"),
+        case(SET_CONSENT, with(opt_out(), |r| r.party = Some(Party::default())), "party"),
+        case(SET_CONSENT, with(opt_out(), |r| r.product.clear()), "product"),
+        case(SET_CONSENT, with(opt_out(), |r| r.product = "no_such_product".to_owned()), "product"),
+        case(SET_CONSENT, with(opt_out(), |r| r.choice = 0), "choice"),
+        case(SET_CONSENT, with(opt_out(), |r| r.choice = Choice::Unset.into()), "choice"),
+        case(SET_CONSENT, with(opt_out(), |r| r.choice = 99), "choice"),
+        case(SET_CONSENT, with(opt_out(), |r| r.expected_revision = Some(u64::MAX)), "expected_revision"),
+        case(SET_PLAN, with(plan(), |r| r.plan = "No Plan".to_owned()), "plan"),
+        case(SET_PLAN, with(plan(), |r| r.product = "no_such_product".to_owned()), "product"),
+        case(SET_PLAN, with(plan(), |r| r.expected_revision = Some(1 << 40)), "expected_revision"),
+        case(PUBLISH, PublishPolicyRequest { context: context(), toml: "#".repeat(256 * 1024 + 1) }, "toml"),
+        case(GET_CONFIRMATION, GetConfirmationRequest::default(), "position"),
+        case(LIST_EVENTS, ListEventsRequest { after_revision: u64::MAX, page_size: 0 }, "after_revision"),
+    ];
+    for (_, id) in bad_ids() {
+        cases.push(case(SET_CONSENT, with(opt_out(), |r| r.party = person(&id)), "party.account"));
+        cases.push(case(SET_CONSENT, with(opt_out(), |r| r.party = company(&id)), "party.organization"));
+        cases.push(case(SET_CONSENT, in_context(|c| c.actor = id.clone()), "context.actor"));
+        cases.push(case(SET_PLAN, with(plan(), |r| r.party = person(&id)), "party.account"));
+        let account = |account: &str, organization: &str| PutAccountRequest {
+            context: context(),
+            account: account.to_owned(),
+            organization: organization.to_owned(),
+            expected_revision: None,
+        };
+        cases.push(case(PUT_ACCOUNT, account(&id, ""), "account"));
+        if !id.is_empty() {
+            cases.push(case(PUT_ACCOUNT, account("ada", &id), "organization"));
+        }
+        let organization = PutOrganizationRequest { context: context(), organization: id.clone() };
+        cases.push(case(PUT_ORGANIZATION, organization, "organization"));
+        cases.push(case(GET_ACCOUNT, GetAccountRequest { account: id }, "account"));
+    }
+    cases
+}
+
+fn not_utf8_writes() -> Vec<Case> {
+    let spoiled = |message: SetConsentRequest| raw::not_utf8(&message, MARK);
+    vec![
+        // The field of a `oneof` is known by the name of the `oneof` where its text cannot be read.
+        (SET_CONSENT, spoiled(with(opt_out(), |r| r.party = person(MARK))), "party.party"),
+        (SET_CONSENT, spoiled(in_context(|c| c.actor = MARK.to_owned())), "context.actor"),
+        (SET_CONSENT, spoiled(with(opt_out(), |r| r.product = MARK.to_owned())), "product"),
+        (GET_ACCOUNT, raw::not_utf8(&GetAccountRequest { account: MARK.to_owned() }, MARK), "account"),
+    ]
+}
+
+fn questions() -> Vec<Case> {
+    let position = |epoch: usize, revision: u64| Position { epoch: vec![7; epoch].into(), revision };
+    let at = |seconds, nanos| in_artifact(|a| a.collected_at = Some(Timestamp { seconds, nanos }));
+    let mut cases = vec![
+        case(CAN_TRAIN, with(question(), |q| q.artifact = None), "artifact"),
+        case(CAN_TRAIN, at(i64::MAX, 0), "artifact.collected_at.seconds"),
+        case(CAN_TRAIN, at(i64::MIN, 0), "artifact.collected_at.seconds"),
+        case(CAN_TRAIN, at(253_402_300_800, 0), "artifact.collected_at.seconds"),
+        case(CAN_TRAIN, at(1_700_000_000, -1), "artifact.collected_at.nanos"),
+        case(CAN_TRAIN, at(1_700_000_000, i32::MAX), "artifact.collected_at.nanos"),
+        case(CAN_TRAIN, with(question(), |q| q.min_position = Some(position(15, 1))), "min_position.epoch"),
+        case(
+            CAN_TRAIN,
+            with(question(), |q| q.min_position = Some(position(16, u64::MAX))),
+            "min_position.revision",
+        ),
+        case(BATCH, batch(0), "requests"),
+        case(BATCH, with(batch(3), |b| b.requests[1].account.clear()), "requests[1].account"),
+        case(
+            BATCH,
+            with(batch(2), |b| b.requests[1].min_position = Some(position(16, 1))),
+            "requests[1].min_position",
+        ),
+        (CAN_TRAIN, raw::not_utf8(&with(question(), |q| q.account = MARK.to_owned()), MARK), "account"),
+        (CAN_TRAIN, raw::not_utf8(&in_artifact(|a| a.id = MARK.to_owned()), MARK), "artifact.id"),
+        (CAN_TRAIN, raw::not_utf8(&in_artifact(|a| a.kind = MARK.to_owned()), MARK), "artifact.kind"),
+    ];
+    for (_, id) in bad_ids() {
+        cases.push(case(CAN_TRAIN, with(question(), |q| q.account = id.clone()), "account"));
+        cases.push(case(CAN_TRAIN, in_artifact(|a| a.id = id), "artifact.id"));
+    }
+    cases
+}
+
+/// Sends each case and checks the refusal; after each the server answers a good question.
+async fn refused(server: &Channel, cases: Vec<Case>) {
+    for (method, message, field) in cases {
+        let status = raw::call(server, method, message).await.expect_err(field);
+        assert_refusal(&status, Code::InvalidArgument, "INVALID_FIELD", field);
+        assert!(status.get_details_bad_request().is_some_and(|bad| bad.field_violations[0].field == field));
+        assert_lives(server).await;
+    }
+}
+
+fn assert_refusal(status: &Status, code: Code, reason: &str, field: &str) {
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    let named = info.metadata.get("field").map_or("", String::as_str);
+    assert_eq!((status.code(), info.reason.as_str(), named), (code, reason, field), "{status:?}");
+    assert_eq!(info.domain, "consent.v1");
+}
+
+async fn assert_lives(server: &Channel) {
+    let answer = raw::call(server, CAN_TRAIN, question().encode_to_vec()).await.expect("an answer");
+    let answer = CanTrainResponse::decode(answer).expect("a response");
+    assert_eq!(answer.decision(), Decision::Deny, "nobody has opted in");
+}
+
+#[tokio::test]
+async fn every_wrong_field_is_named_and_the_servers_live() {
+    let servers = Servers::start().await;
+    for (method, message) in [
+        (SET_CONSENT, opt_out().encode_to_vec()),
+        (SET_PLAN, plan().encode_to_vec()),
+        (CAN_TRAIN, question().encode_to_vec()),
+        (BATCH, batch(1000).encode_to_vec()),
+        (GET_ACCOUNT, GetAccountRequest { account: "ada".to_owned() }.encode_to_vec()),
+    ] {
+        raw::call(&servers.authority, method, message).await.expect(method);
+    }
+    refused(&servers.authority, writes()).await;
+    refused(&servers.authority, not_utf8_writes()).await;
+    refused(&servers.authority, questions()).await;
+    refused(&servers.sidecar, questions()).await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_and_the_servers_live() {
+    let servers = Servers::start().await;
+    for server in [&servers.authority, &servers.sidecar] {
+        let status = raw::call(server, BATCH, batch(1001).encode_to_vec()).await.expect_err("1001 questions");
+        assert_refusal(&status, Code::InvalidArgument, "BATCH_TOO_LARGE", "requests");
+        let status = raw::call(server, CAN_TRAIN, vec![b'x'; 64 << 20]).await.expect_err("64 MiB");
+        assert_refusal(&status, Code::OutOfRange, "MESSAGE_TOO_LARGE", "");
+        assert_lives(server).await;
+        // A tag of field 0, which no message has.
+        let status = raw::call(server, CAN_TRAIN, vec![0, 0]).await.expect_err("no message");
+        assert_refusal(&status, Code::InvalidArgument, "MALFORMED_MESSAGE", "");
+        // A length that goes past the end.
+        let status = raw::call(server, CAN_TRAIN, vec![0x0a, 0x7f, b'a']).await.expect_err("a torn message");
+        assert_refusal(&status, Code::InvalidArgument, "INVALID_FIELD", "account");
+        assert_lives(server).await;
+    }
+}
+
+#[tokio::test]
+async fn names_that_the_policy_does_not_know_are_answers_and_deny() {
+    let servers = Servers::start().await;
+    raw::call(&servers.authority, SET_PLAN, plan().encode_to_vec()).await.expect("a plan");
+    for (spoil, reason) in [
+        (in_artifact(|a| a.product = "no_such_product".to_owned()), Reason::UnknownProduct),
+        (in_artifact(|a| a.product.clear()), Reason::UnknownProduct),
+        (in_artifact(|a| a.kind = "no such kind".to_owned()), Reason::UnknownKind),
+        (in_artifact(|a| a.collected_at = None), Reason::MissingCollectedAt),
+        (
+            in_artifact(|a| a.collected_at = Some(Timestamp { seconds: -5, nanos: 0 })),
+            Reason::MissingCollectedAt,
+        ),
+        (
+            in_artifact(|a| {
+                a.collected_at = Some(Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 })
+            }),
+            Reason::CollectedInFuture,
+        ),
+    ] {
+        let spoil = CanTrainRequest { account: "bob".to_owned(), ..spoil };
+        let answer =
+            raw::call(&servers.authority, CAN_TRAIN, spoil.encode_to_vec()).await.expect("an answer");
+        let answer = CanTrainResponse::decode(answer).expect("a response");
+        assert_eq!((answer.decision(), answer.reason()), (Decision::Deny, reason));
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_names_one_write_for_ever() {
+    let servers = Servers::start().await;
+    let first = opt_out();
+    let send = async |request: &SetConsentRequest| {
+        let bytes = raw::call(&servers.authority, SET_CONSENT, request.encode_to_vec()).await?;
+        Ok::<_, Status>(SetConsentResponse::decode(bytes).expect("a response").receipt.expect("a receipt"))
+    };
+    let receipt = send(&first).await.expect("a write");
+    let again = send(&first).await.expect("its retry");
+    assert_eq!(
+        (&again.position, &again.chain, again.changed),
+        (&receipt.position, &receipt.chain, receipt.changed)
+    );
+
+    type Spoil = fn(&mut SetConsentRequest);
+    let others: [Spoil; 3] = [
+        |r| r.party = person("eve"),
+        |r| r.choice = Choice::In.into(),
+        |r| r.product = "ai_studio".to_owned(),
+    ];
+    for other in others {
+        let status = send(&with(first.clone(), other)).await.expect_err("another payload");
+        assert_refusal(&status, Code::InvalidArgument, "REQUEST_ID_REUSED", "context.request_id");
+    }
+    let plan = SetPlanRequest { context: first.context.clone(), ..plan() };
+    let status =
+        raw::call(&servers.authority, SET_PLAN, plan.encode_to_vec()).await.expect_err("another method");
+    assert_refusal(&status, Code::InvalidArgument, "REQUEST_ID_REUSED", "context.request_id");
+    assert_lives(&servers.authority).await;
+}
+
+#[tokio::test]
+async fn an_opt_in_shows_what_it_has_seen_and_an_opt_out_need_not() {
+    let servers = Servers::start().await;
+    let send = async |request: SetConsentRequest| {
+        let bytes = raw::call(&servers.authority, SET_CONSENT, request.encode_to_vec()).await?;
+        let receipt = SetConsentResponse::decode(bytes).expect("a response").receipt.expect("a receipt");
+        Ok::<u64, Status>(receipt.position.expect("a position").revision)
+    };
+    let opt_in = |seen| SetConsentRequest { choice: Choice::In.into(), expected_revision: seen, ..opt_out() };
+    let out = send(opt_out()).await.expect("an opt-out");
+    let status = send(opt_in(None)).await.expect_err("an opt-in that has seen nothing");
+    assert_refusal(&status, Code::InvalidArgument, "EXPECTED_REVISION_MISSING", "expected_revision");
+    let status = send(opt_in(Some(out - 1))).await.expect_err("an opt-in that has seen something older");
+    assert_refusal(&status, Code::Aborted, "REVISION_CONFLICT", "");
+    let stale = with(opt_out(), |r| r.expected_revision = Some(out - 1));
+    assert_eq!(send(stale).await.expect("an opt-out is never refused for state"), out);
+    send(opt_in(Some(out))).await.expect("an opt-in that has seen the opt-out");
+}
+
+#[tokio::test]
+async fn a_position_of_another_ledger_is_refused_or_denied() {
+    let servers = Servers::start().await;
+    let foreign = Position { epoch: vec![7; 16].into(), revision: 1 };
+    let question = with(question(), |q| q.min_position = Some(foreign.clone()));
+    let answer = raw::call(&servers.sidecar, CAN_TRAIN, question.encode_to_vec()).await.expect("an answer");
+    let answer = CanTrainResponse::decode(answer).expect("a response");
+    assert_eq!((answer.decision(), answer.reason()), (Decision::Deny, Reason::Stale));
+
+    let chain = vec![9; 32].into();
+    let confirmation = GetConfirmationRequest { position: Some(foreign), chain, wait_effective: false };
+    let status = raw::call(&servers.authority, GET_CONFIRMATION, confirmation.encode_to_vec()).await;
+    let status = status.expect_err("a chain that this ledger does not have");
+    assert_refusal(&status, Code::Aborted, "LOST", "");
+}

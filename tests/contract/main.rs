@@ -1,0 +1,11 @@
+//! The contract as its callers meet it: what the descriptor says, what a refusal says, and what happens to bad input.
+//!
+//! - [`descriptor`]: nothing without a comment, and zero of every enum refuses or denies.
+//! - [`statuses`]: every refusal has its status, every ErrorReason its refusal, and both are as `proto/` says.
+//! - [`bad_input`]: what no caller should send, sent to real servers over a real socket.
+
+mod bad_input;
+mod descriptor;
+mod raw;
+mod servers;
+mod statuses;

@@ -1,0 +1,72 @@
+//! An authority on the embedded store and a sidecar that follows it, in this process, on ports of the kernel's choice.
+
+use consent::pb::sidecar_service_client::SidecarServiceClient;
+use consent::pb::{GetStatusRequest, PublishPolicyRequest, SidecarState, WriteContext};
+use consent_authority::{Authority, StoreConfig};
+use consent_core::confirm::Terms;
+use consent_sidecar::Sidecar;
+use std::time::Duration;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// Both servers, and a connection to each.
+pub(crate) struct Servers {
+    /// To the authority.
+    pub(crate) authority: Channel,
+    /// To the sidecar, which is LIVE.
+    pub(crate) sidecar: Channel,
+    _servers: (Authority, Sidecar),
+    _home: TempDir,
+}
+
+/// A write's context with a fresh request_id.
+pub(crate) fn context() -> Option<WriteContext> {
+    Some(WriteContext {
+        request_id: uuid::Uuid::new_v4().to_string(),
+        actor: "operator".to_owned(),
+        channel: consent::pb::Channel::Operator.into(),
+        notice: String::new(),
+        wait_effective: false,
+    })
+}
+
+impl Servers {
+    /// Starts both with the seed's policy in force.
+    pub(crate) async fn start() -> Servers {
+        let home = tempfile::tempdir().expect("a directory");
+        let store = StoreConfig::Sqlite { directory: home.path().join("store") };
+        consent_authority::migrate(&store).await.expect("a store");
+        let anywhere = "127.0.0.1:0".parse().expect("an address");
+        let config = consent_authority::Config {
+            listen: anywhere,
+            replica: "contract".to_owned(),
+            store,
+            terms: Terms::default(),
+        };
+        let authority = consent_authority::start(config).await.expect("an authority");
+        let to_authority = connect(&authority.address().to_string()).await;
+        let toml = include_str!("../../policies/mistral.toml").to_owned();
+        consent::pb::policy_service_client::PolicyServiceClient::new(to_authority.clone())
+            .publish_policy(PublishPolicyRequest { context: context(), toml })
+            .await
+            .expect("a policy");
+        let config = consent_sidecar::Config {
+            authorities: vec![format!("http://{}", authority.address())],
+            listen: anywhere,
+            socket: None,
+        };
+        let sidecar = consent_sidecar::start(config).await.expect("a sidecar");
+        let to_sidecar = connect(&sidecar.address().to_string()).await;
+        let mut status = SidecarServiceClient::new(to_sidecar.clone());
+        while status.get_status(GetStatusRequest {}).await.expect("a status").into_inner().state()
+            != SidecarState::Live
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Servers { authority: to_authority, sidecar: to_sidecar, _servers: (authority, sidecar), _home: home }
+    }
+}
+
+async fn connect(address: &str) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).expect("a uri").connect().await.expect("a server")
+}
