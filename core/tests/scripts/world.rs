@@ -1,0 +1,644 @@
+//! The world of a script: real machines, simulated drivers, a store, and a set of messages.
+//!
+//! A driver here does what a real one does and no more: it reads its party's clocks, steps the machine, and
+//! performs the outputs in their order before the next input.
+
+use super::history::{Ask, Events, Store, Told, Tree, chain, digest, link, place};
+use super::parties::{Answer, Body, Clock, Connection, Copy, Message, Party, Replica, Sidecar, Witness};
+use consent_core::confirm::confirmer::{self, Confirmer, Outcome, Ticket};
+use consent_core::confirm::grantor::{self, Limits};
+use consent_core::confirm::holder::{self, State};
+use consent_core::confirm::{Frame, Grantor, Holder, Place, Stream, Terms, ToAuthority, ToSidecar, Validity};
+use consent_core::words::{Epoch, Incarnation, Moment, Span};
+use std::collections::BTreeMap;
+
+/// The store's side of an incarnation is found by its name alone.
+fn incarnation(number: u64) -> Incarnation {
+    let mut bytes = [0; 16];
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    Incarnation::new(bytes)
+}
+
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) terms: Terms,
+    pub(crate) sessions_max: usize,
+    pub(crate) store: Store,
+    pub(crate) tree: Tree,
+    pub(crate) clocks: BTreeMap<Party, Clock>,
+    pub(crate) sidecars: BTreeMap<u8, Sidecar>,
+    pub(crate) copies: BTreeMap<u8, Copy>,
+    pub(crate) replicas: BTreeMap<u8, Replica>,
+    pub(crate) witness: Option<Witness>,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) blocked: Vec<(Party, Party)>,
+    pub(crate) streams: BTreeMap<Stream, Connection>,
+    pub(crate) answers: Vec<Answer>,
+    /// R10, begun: the clocks and the lease are read, the heads are not.
+    pub(crate) begun: BTreeMap<u8, Option<(Epoch, Validity)>>,
+    /// What was committed, by ticket: who awaits it, awaits its chain.
+    pub(crate) commits: Vec<Place>,
+    /// For which commits EFFECTIVE was told.
+    pub(crate) confirmed: Vec<Events>,
+    /// The store is an image that kept its epoch: what is said of the epoch's chain says nothing then.
+    pub(crate) restored: bool,
+    pub(crate) told: Option<(Epoch, u64)>,
+    pub(crate) counts: BTreeMap<&'static str, usize>,
+    /// The transcript of the present command.
+    pub(crate) lines: Vec<String>,
+    pub(crate) quiet: bool,
+    pub(crate) violation: Option<String>,
+    named: u64,
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        let mut tree = Tree::default();
+        tree.grow(&[]);
+        World {
+            terms: Terms::default(),
+            sessions_max: 8,
+            store: Store::born_empty(),
+            tree,
+            clocks: BTreeMap::new(),
+            sidecars: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            witness: None,
+            messages: Vec::new(),
+            blocked: Vec::new(),
+            streams: BTreeMap::new(),
+            answers: Vec::new(),
+            begun: BTreeMap::new(),
+            commits: Vec::new(),
+            confirmed: Vec::new(),
+            restored: false,
+            told: None,
+            counts: BTreeMap::new(),
+            lines: Vec::new(),
+            quiet: false,
+            violation: None,
+            named: 0,
+        }
+    }
+
+    pub(crate) fn say(&mut self, line: impl Into<String>) {
+        if !self.quiet {
+            self.lines.push(line.into());
+        }
+    }
+
+    /// What no script leaves out, even where time just runs. Once is enough there.
+    fn proclaim(&mut self, line: impl Into<String>) {
+        let line = line.into();
+        if !self.quiet || !self.lines.contains(&line) {
+            self.lines.push(line);
+        }
+    }
+
+    pub(crate) fn now(&mut self, party: Party) -> Moment {
+        self.clocks.entry(party).or_insert_with(Clock::new).now
+    }
+
+    fn name(&mut self) -> u64 {
+        self.named += 1;
+        self.named
+    }
+
+    // What happens to the world.
+
+    pub(crate) fn append(&mut self, event: char) {
+        match self.store.append(event) {
+            Some(place) => {
+                self.tree.grow(&self.store.ledger.clone());
+                self.commits.push(place);
+                let line = format!("recorded {}{event}", place.revision);
+                self.say(line);
+            }
+            None => self.say("refused: the store is another one than it says"),
+        }
+    }
+
+    pub(crate) fn start_sidecar(&mut self, number: u8, warm: bool) {
+        let run = incarnation(self.name());
+        self.now(Party::Sidecar(number));
+        let sidecar = Sidecar {
+            incarnation: run,
+            holder: Holder::new(run, 1),
+            epoch: self.store.epoch,
+            table: Events::new(),
+            lease: None,
+            slow: false,
+            to_apply: Vec::new(),
+            open: Vec::new(),
+            loading: None,
+            leaves: None,
+            been: BTreeMap::new(),
+        };
+        self.sidecars.insert(number, sidecar);
+        if let Some(copy) = self.copies.get(&number).filter(|_| warm).cloned() {
+            let digest = digest(&copy.table);
+            if let Some(sidecar) = self.sidecars.get_mut(&number) {
+                (sidecar.table, sidecar.epoch) = (copy.table, copy.place.epoch);
+            }
+            self.step_sidecar(number, holder::Input::Loaded { place: copy.place, digest });
+        }
+    }
+
+    /// The node's durable copy is what the table is now.
+    pub(crate) fn save(&mut self, number: u8) {
+        if let Some(sidecar) = self.sidecars.get(&number)
+            && let Some(place) = sidecar.holder.place()
+        {
+            self.copies.insert(number, Copy { place, table: sidecar.table.clone() });
+        }
+    }
+
+    pub(crate) fn start_replica(&mut self, number: u8) {
+        let run = incarnation(self.name());
+        self.now(Party::Replica(number));
+        let limits = Limits { sessions: self.sessions_max, retry_after: Span::from_millis(100) };
+        let grantor = Grantor::new(run, self.terms, limits);
+        let (tail, fed) = (Events::new(), BTreeMap::new());
+        let replica = Replica { incarnation: run, grantor, lease: None, epoch: None, tail, fed };
+        self.replicas.insert(number, replica);
+        self.post(Party::Replica(number), Party::Store, Body::Ask(run, Ask::Register));
+    }
+
+    pub(crate) fn start_witness(&mut self) {
+        let run = incarnation(self.name());
+        self.now(Party::Confirmer);
+        self.witness = Some(Witness { incarnation: run, confirmer: Confirmer::new(self.terms, 4) });
+        self.step_witness(confirmer::Input::TimePassed);
+    }
+
+    pub(crate) fn connect(&mut self, sidecar: u8, replica: u8) {
+        let (Some(holder), Some(grantor)) = (self.sidecars.get(&sidecar), self.replicas.get(&replica)) else { return };
+        let ends = Connection { sidecar: (sidecar, holder.incarnation), replica: (replica, grantor.incarnation) };
+        let stream = Stream(self.name());
+        self.streams.insert(stream, ends);
+        self.sidecars.entry(sidecar).and_modify(|sidecar| sidecar.open.push(stream));
+        self.step_sidecar(sidecar, holder::Input::Connected { stream });
+    }
+
+    /// `party` sees the end of every stream between the two; the other does not, yet.
+    pub(crate) fn cut(&mut self, party: Party, other: Party) {
+        let between = |ends: &Connection| match (party, other) {
+            (Party::Sidecar(s), Party::Replica(r)) | (Party::Replica(r), Party::Sidecar(s)) => {
+                ends.sidecar.0 == s && ends.replica.0 == r
+            }
+            _ => false,
+        };
+        let streams: Vec<Stream> = self.streams.iter().filter(|(_, ends)| between(ends)).map(|(s, _)| *s).collect();
+        for stream in streams {
+            self.deliver_to(party, &Body::Closed(stream));
+        }
+    }
+
+    pub(crate) fn wait_for(&mut self, at: usize) {
+        let Some(commit) = self.commits.get(at).copied() else { return };
+        let (ticket, revision, chain) = (Ticket(at as u64), commit.revision, commit.chain);
+        self.step_witness(confirmer::Input::Await { ticket, revision, chain });
+    }
+
+    /// What the ledger as it is now would say to a sidecar, whatever it was before: a frame, or an answer to the last
+    /// keepalive.
+    pub(crate) fn forge(&mut self, number: u8, what: &str) -> Option<()> {
+        let stream = *self.sidecars.get(&number)?.open.last()?;
+        let place = self.store.head();
+        let message = if what == "frame" {
+            let event = link(*self.store.ledger.last()?);
+            let (revision, chain, digest) = (place.revision, place.chain, place.digest);
+            ToSidecar::Frame(Frame { epoch: place.epoch, revision, link: event, chain, digest })
+        } else {
+            let nonce = self.messages.iter().rev().find_map(|message| match message.body {
+                Body::Up(on, ToAuthority::KeepAlive { nonce }) if on == stream => Some(nonce),
+                _ => None,
+            })?;
+            ToSidecar::Grant { nonce, place }
+        };
+        self.step_sidecar(number, holder::Input::Received { stream, message });
+        Some(())
+    }
+
+    /// R10 (1), (2), (4) of one answer.
+    pub(crate) fn begin_answer(&mut self, number: u8) {
+        let now = self.now(Party::Sidecar(number));
+        let lease = self.sidecars.get(&number).and_then(|sidecar| sidecar.lease);
+        self.begun.insert(number, lease.and_then(|lease| lease.at(now).map(|validity| (lease.epoch, validity))));
+    }
+
+    /// R10 (3), (5), (6) of it.
+    pub(crate) fn finish_answer(&mut self, number: u8) {
+        let now = self.now(Party::Sidecar(number));
+        let Some(sidecar) = self.sidecars.get(&number) else { return };
+        let seen = sidecar.table.clone();
+        let begun = self.begun.remove(&number).flatten();
+        let valid = begun.filter(|(epoch, validity)| *epoch == sidecar.epoch && validity.holds(now));
+        match valid {
+            Some((_, validity)) => {
+                let (of, millis) = (seen.len(), validity.valid_for().millis());
+                self.answers.push(Answer::Near { sidecar: number, validity, seen });
+                self.say(format!("s{number}: an answer as of {of}, for {millis} ms"));
+            }
+            None => self.say(format!("s{number}: DENY")),
+        }
+    }
+
+    pub(crate) fn pass(&mut self, span: Span) {
+        self.clocks.values_mut().for_each(|clock| clock.pass(span));
+    }
+
+    /// Every party that is not paused looks at its clock.
+    pub(crate) fn wake(&mut self, paused: &[Party]) {
+        for number in self.sidecars.keys().copied().collect::<Vec<_>>() {
+            if !paused.contains(&Party::Sidecar(number)) {
+                self.step_sidecar(number, holder::Input::TimePassed);
+            }
+        }
+        for number in self.replicas.keys().copied().collect::<Vec<_>>() {
+            if !paused.contains(&Party::Replica(number)) {
+                self.step_replica(number, grantor::Input::TimePassed);
+            }
+        }
+        if !paused.contains(&Party::Confirmer) {
+            self.step_witness(confirmer::Input::TimePassed);
+        }
+    }
+
+    // Messages.
+
+    pub(crate) fn post(&mut self, from: Party, to: Party, body: Body) {
+        let line = format!("{from} -> {to}  {}", self.describe(&body));
+        self.say(line);
+        self.messages.push(Message { from, to, body, under_way: true });
+    }
+
+    pub(crate) fn deliver(&mut self, at: usize) {
+        self.messages[at].under_way = false;
+        let (to, body) = (self.messages[at].to, self.messages[at].body.clone());
+        self.deliver_to(to, &body);
+    }
+
+    pub(crate) fn deliver_to(&mut self, to: Party, body: &Body) {
+        match (to, body.clone()) {
+            (Party::Store, Body::Ask(run, ask)) => self.ask(run, &ask),
+            (Party::Replica(number), Body::Told(run, Told::Grantor(input))) if self.runs(to, run) => {
+                self.step_replica(number, input);
+            }
+            (Party::Confirmer, Body::Told(run, Told::Confirmer(input))) if self.runs(to, run) => {
+                self.step_witness(input);
+            }
+            (_, Body::Up(stream, _) | Body::Down(stream, _) | Body::Snapshot(stream, ..) | Body::Closed(stream)) => {
+                self.on_stream(to, stream, body.clone());
+            }
+            _ => (),
+        }
+    }
+
+    fn runs(&self, party: Party, run: Incarnation) -> bool {
+        match party {
+            Party::Sidecar(number) => self.sidecars.get(&number).is_some_and(|s| s.incarnation == run),
+            Party::Replica(number) => self.replicas.get(&number).is_some_and(|r| r.incarnation == run),
+            Party::Confirmer => self.witness.as_ref().is_some_and(|w| w.incarnation == run),
+            Party::Caller | Party::Store => false,
+        }
+    }
+
+    /// A stream ends with either run that it connects.
+    fn on_stream(&mut self, to: Party, stream: Stream, body: Body) {
+        let Some(ends) = self.streams.get(&stream).copied() else { return };
+        match to {
+            Party::Sidecar(number) if ends.sidecar.0 == number && self.runs(to, ends.sidecar.1) => match body {
+                Body::Down(_, message) => self.step_sidecar(number, holder::Input::Received { stream, message }),
+                Body::Closed(_) => {
+                    self.sidecars.entry(number).and_modify(|sidecar| sidecar.open.retain(|open| *open != stream));
+                    self.step_sidecar(number, holder::Input::Disconnected { stream });
+                }
+                Body::Snapshot(_, place, table) => {
+                    let digest = digest(&table);
+                    let Some(sidecar) = self.sidecars.get_mut(&number) else { return };
+                    if sidecar.loading.take_if(|loading| *loading == stream).is_none() {
+                        return;
+                    }
+                    (sidecar.table, sidecar.epoch) = (table, place.epoch);
+                    self.step_sidecar(number, holder::Input::SnapshotLoaded { stream, place, digest });
+                }
+                _ => (),
+            },
+            Party::Replica(number) if ends.replica.0 == number && self.runs(to, ends.replica.1) => match body {
+                Body::Up(_, message) => self.step_replica(number, grantor::Input::Received { stream, message }),
+                Body::Closed(_) => {
+                    self.replicas.entry(number).and_modify(|replica| replica.fed.retain(|fed, _| *fed != stream));
+                    self.step_replica(number, grantor::Input::Disconnected { stream });
+                }
+                _ => (),
+            },
+            _ => (),
+        }
+    }
+
+    fn ask(&mut self, run: Incarnation, ask: &Ask) {
+        let told = self.store.ask(run, ask);
+        let replica = self.replicas.iter().find(|(_, replica)| replica.incarnation == run).map(|(number, _)| *number);
+        let to = replica.map_or(Party::Confirmer, Party::Replica);
+        self.post(Party::Store, to, Body::Told(run, told));
+    }
+
+    // Machines and their drivers.
+
+    pub(crate) fn step_sidecar(&mut self, number: u8, input: holder::Input) {
+        let me = Party::Sidecar(number);
+        let now = self.now(me);
+        let Some(sidecar) = self.sidecars.get_mut(&number) else { return };
+        let mut out = Vec::new();
+        sidecar.holder.step(now, input, &mut out);
+        self.count(match input {
+            holder::Input::ClockDisrupted => "clock disrupted",
+            _ => "sidecar step",
+        });
+        for output in out {
+            self.perform_sidecar(number, me, output);
+        }
+    }
+
+    fn perform_sidecar(&mut self, number: u8, me: Party, output: holder::Output) {
+        use holder::Output;
+        let Some(sidecar) = self.sidecars.get_mut(&number) else { return };
+        match output {
+            Output::Send { stream, message } => {
+                let Some(ends) = self.streams.get(&stream) else { return };
+                self.post(me, Party::Replica(ends.replica.0), Body::Up(stream, message));
+            }
+            Output::Apply { frame, .. } => {
+                sidecar.to_apply.push(frame);
+                if !sidecar.slow {
+                    self.apply(number);
+                }
+            }
+            Output::TakeSnapshot { stream } => {
+                sidecar.table.clear();
+                sidecar.loading = Some(stream);
+            }
+            Output::DropTable => {
+                sidecar.table.clear();
+                sidecar.to_apply.clear();
+                self.say(format!("{me}: drops its table"));
+            }
+            Output::EnterEpoch(epoch) => {
+                sidecar.epoch = epoch;
+                self.say(format!("{me}: goes on in another epoch"));
+            }
+            Output::Publish(lease) => {
+                sidecar.lease = lease;
+                let now = self.now(me);
+                let left = lease.map_or(Span::ZERO, |lease| lease.left(now));
+                self.say(format!("{me}: lease of {} ms", left.millis()));
+            }
+            Output::Changed { from, to } => {
+                self.count(match to {
+                    State::Live => "live",
+                    State::Lapsed => "lapsed",
+                    State::Resync => "resync",
+                    State::Cold | State::Syncing => "syncing",
+                });
+                let line = format!("{me}: {from:?} to {to:?}").to_uppercase();
+                self.say(line.replacen(&me.to_string().to_uppercase(), &me.to_string(), 1).replace(" TO ", " to "));
+            }
+            Output::Resync(cause) => self.proclaim(format!("{me}: starts over: {cause:?}")),
+            Output::Close { stream, .. } => {
+                sidecar.open.retain(|open| *open != stream);
+                sidecar.loading.take_if(|loading| *loading == stream);
+                let Some(ends) = self.streams.get(&stream) else { return };
+                self.post(me, Party::Replica(ends.replica.0), Body::Closed(stream));
+            }
+            Output::SeekAnother { leaving } => {
+                sidecar.leaves = self.streams.get(&leaving).map(|ends| ends.replica.0);
+                self.say(format!("{me}: looks for another replica"));
+            }
+            Output::Left => {
+                self.proclaim(format!("{me}: left"));
+                self.sidecars.remove(&number);
+            }
+        }
+    }
+
+    /// Applies what waits, and reports it visible.
+    pub(crate) fn apply(&mut self, number: u8) {
+        let Some(sidecar) = self.sidecars.get_mut(&number) else { return };
+        let frames: Vec<Frame> = sidecar.to_apply.drain(..).collect();
+        for frame in frames {
+            let event = *self.tree.events(&frame.chain).last().unwrap();
+            let Some(sidecar) = self.sidecars.get_mut(&number) else { return };
+            let (revision, digest) = sidecar.apply(&frame, event);
+            self.say(format!("s{number}: {revision}{event} is visible"));
+            self.step_sidecar(number, holder::Input::Applied { revision, digest });
+        }
+    }
+
+    pub(crate) fn step_replica(&mut self, number: u8, input: grantor::Input) {
+        let me = Party::Replica(number);
+        let now = self.now(me);
+        let Some(replica) = self.replicas.get_mut(&number) else { return };
+        if let grantor::Input::Registered { head } = input {
+            replica.epoch = Some(head.epoch);
+            replica.tail = self.tree.events(&head.chain).to_vec();
+        }
+        let mut out = Vec::new();
+        replica.grantor.step(now, input, &mut out);
+        for output in out {
+            self.perform_replica(number, me, output);
+        }
+        self.feed(number);
+    }
+
+    fn perform_replica(&mut self, number: u8, me: Party, output: grantor::Output) {
+        use grantor::Output;
+        let Some(replica) = self.replicas.get_mut(&number) else { return };
+        let run = replica.incarnation;
+        let ask = match output {
+            Output::Send { stream, message } => {
+                let Some(ends) = self.streams.get(&stream) else { return };
+                return self.post(me, Party::Sidecar(ends.sidecar.0), Body::Down(stream, message));
+            }
+            Output::Feed { stream, after } => {
+                let Some(ends) = self.streams.get(&stream) else { return };
+                let from = after.map_or(replica.tail.len(), |after| after.get() as usize);
+                replica.fed.insert(stream, from);
+                if let (None, Some(epoch)) = (after, replica.epoch) {
+                    let snapshot = Body::Snapshot(stream, place(epoch, &replica.tail), replica.tail.clone());
+                    self.post(me, Party::Sidecar(ends.sidecar.0), snapshot);
+                }
+                return;
+            }
+            Output::Close { stream } => {
+                replica.fed.remove(&stream);
+                let Some(ends) = self.streams.get(&stream) else { return };
+                return self.post(me, Party::Sidecar(ends.sidecar.0), Body::Closed(stream));
+            }
+            Output::Publish(lease) => {
+                replica.lease = lease;
+                return;
+            }
+            Output::TimeTravel { place, .. } => {
+                self.count("time travel");
+                return self.proclaim(format!("{me}: TIME TRAVEL: a sidecar has seen {}", self.at(&place)));
+            }
+            Output::Fenced => {
+                self.replicas.remove(&number);
+                return self.proclaim(format!("{me}: is fenced"));
+            }
+            Output::Left => {
+                self.replicas.remove(&number);
+                return self.proclaim(format!("{me}: left"));
+            }
+            Output::Renew { started } => Ask::Renew { started },
+            Output::LookUp { stream, revision } => Ask::LookUp { stream, revision },
+            Output::ReportDrained { revision } => Ask::Report { drained: revision },
+            Output::CloseRow => Ask::CloseRow,
+        };
+        self.post(me, Party::Store, Body::Ask(run, ask));
+    }
+
+    /// The tail brings the next revision, if the replica's epoch is still the store's.
+    pub(crate) fn learn(&mut self, number: u8) {
+        let Some(replica) = self.replicas.get_mut(&number) else { return };
+        let known = replica.tail.len();
+        let mine = replica.epoch == Some(self.store.epoch) && self.store.knows_itself();
+        if mine && let Some(event) = self.store.ledger.get(known) {
+            replica.tail.push(*event);
+            let place = place(self.store.epoch, &replica.tail);
+            let line = format!("r{number}: learns {}{event}", place.revision);
+            self.say(line);
+            self.step_replica(number, grantor::Input::Learned { place });
+        }
+    }
+
+    fn feed(&mut self, number: u8) {
+        let Some(replica) = self.replicas.get_mut(&number) else { return };
+        let Some(epoch) = replica.epoch else { return };
+        let mut frames = Vec::new();
+        for (stream, upto) in &mut replica.fed {
+            for at in *upto..replica.tail.len() {
+                let (events, event) = (&replica.tail[..=at], replica.tail[at]);
+                let place = place(epoch, events);
+                let frame = Frame {
+                    epoch,
+                    revision: place.revision,
+                    link: link(event),
+                    chain: chain(events),
+                    digest: place.digest,
+                };
+                frames.push((*stream, frame));
+            }
+            *upto = replica.tail.len().max(*upto);
+        }
+        for (stream, frame) in frames {
+            let Some(ends) = self.streams.get(&stream) else { continue };
+            let body = Body::Down(stream, ToSidecar::Frame(frame));
+            self.post(Party::Replica(number), Party::Sidecar(ends.sidecar.0), body);
+        }
+    }
+
+    pub(crate) fn step_witness(&mut self, input: confirmer::Input) {
+        let now = self.now(Party::Confirmer);
+        let Some(witness) = self.witness.as_mut() else { return };
+        let run = witness.incarnation;
+        let mut out = Vec::new();
+        witness.confirmer.step(now, input, &mut out);
+        for output in out {
+            let ask = match output {
+                confirmer::Output::Read { revisions } => Ask::Read { revisions },
+                confirmer::Output::Reap { incarnation, renew_seq } => Ask::Reap { incarnation, renew_seq },
+                confirmer::Output::Settle { epoch } => Ask::Settle { epoch },
+                confirmer::Output::Answer { ticket, outcome } => {
+                    self.answered(ticket, outcome);
+                    continue;
+                }
+                confirmer::Output::EffectiveFell { from, to } => {
+                    self.violation = Some(format!("I9: a reading said {to} after {from}"));
+                    continue;
+                }
+            };
+            self.post(Party::Confirmer, Party::Store, Body::Ask(run, ask));
+        }
+    }
+
+    fn answered(&mut self, ticket: Ticket, outcome: Outcome) {
+        let commit = self.commits[ticket.0 as usize];
+        let what = self.at(&commit);
+        self.count(match outcome {
+            Outcome::Effective => "effective",
+            Outcome::Lost => "lost",
+            Outcome::Overloaded => "overloaded",
+        });
+        let line = format!("w: {what} is {outcome:?}");
+        self.proclaim(line.replace("Effective", "EFFECTIVE").replace("Lost", "LOST"));
+        if outcome == Outcome::Effective {
+            let events = self.tree.events(&commit.chain).to_vec();
+            if self.store.ledger.get(..events.len()) != Some(&events[..]) {
+                self.violation = Some(format!("I1: {what} is confirmed and lost"));
+            }
+            self.confirmed.push(events);
+        }
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// A place in short: its revision and the event that made it.
+    pub(crate) fn at(&self, place: &Place) -> String {
+        self.tree.events(&place.chain).iter().enumerate().last().map_or("0".into(), |(at, e)| format!("{}{e}", at + 1))
+    }
+
+    pub(crate) fn describe(&self, body: &Body) -> String {
+        use ToAuthority as Up;
+        match body {
+            Body::Up(_, Up::Hello { place, .. }) => match place {
+                Some(place) => format!("hello at {}", self.at(place)),
+                None => "hello".into(),
+            },
+            Body::Up(_, Up::KeepAlive { nonce }) => format!("keepalive n{}", nonce.0),
+            Body::Up(_, Up::Ack { revision, .. }) => format!("ack {revision}"),
+            Body::Up(_, Up::Relinquish { last }) => format!("relinquish n{}", last.0),
+            Body::Down(_, ToSidecar::Welcome { start, .. }) => format!("welcome, {start:?}").to_lowercase(),
+            Body::Down(_, ToSidecar::Unwelcome(why)) => {
+                format!("unwelcome, {why:?}").to_lowercase().split(" {").next().unwrap_or_default().into()
+            }
+            Body::Down(_, ToSidecar::Frame(frame)) => format!("frame {}", self.at(&frame.place())),
+            Body::Down(_, ToSidecar::Grant { nonce, place }) => format!("grant n{} at {}", nonce.0, self.at(place)),
+            Body::Down(_, ToSidecar::Draining) => "draining".into(),
+            Body::Snapshot(_, place, _) => format!("snapshot at {}", self.at(place)),
+            Body::Closed(_) => "closed".into(),
+            Body::Ask(_, ask) => match ask {
+                Ask::Register => "register".into(),
+                Ask::Renew { .. } => "renew".into(),
+                Ask::Report { drained } => format!("report {drained} drained"),
+                Ask::CloseRow => "close-row".into(),
+                Ask::LookUp { revision, .. } => format!("look-up {revision}"),
+                Ask::Read { .. } => "read".into(),
+                Ask::Reap { .. } => "reap".into(),
+                Ask::Settle { .. } => "settle".into(),
+            },
+            Body::Told(_, told) => match told {
+                Told::Grantor(grantor::Input::Registered { head }) => format!("registered at {}", self.at(head)),
+                Told::Grantor(grantor::Input::Renewed { head, .. }) => format!("renewed at {}", self.at(head)),
+                Told::Grantor(grantor::Input::RenewalFailed { .. }) => "failed".into(),
+                Told::Grantor(grantor::Input::Fenced) => "fenced".into(),
+                Told::Grantor(grantor::Input::Found { chain, .. }) => {
+                    if chain.is_some() { "found".into() } else { "found nothing".into() }
+                }
+                Told::Grantor(grantor::Input::DrainReported { .. }) => "reported".into(),
+                Told::Grantor(grantor::Input::RowClosed) => "row-closed".into(),
+                Told::Grantor(_) | Told::Nothing => "failed".into(),
+                Told::Confirmer(confirmer::Input::Read(reading)) => {
+                    let rows = reading.open_rows.iter().map(|row| format!("{}", row.drained_rev.max(row.reg_rev)));
+                    format!("rows [{}]", rows.collect::<Vec<_>>().join(" "))
+                }
+                Told::Confirmer(confirmer::Input::Tried) => "tried".into(),
+                Told::Confirmer(_) => "failed".into(),
+            },
+        }
+    }
+}
