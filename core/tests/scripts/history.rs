@@ -186,7 +186,9 @@ impl Store {
                 chains: revisions.iter().map(|revision| (*revision, self.chain_at(*revision))).collect(),
             })),
             Ask::Reap { incarnation, renew_seq } => {
-                if let Some(row) = self.rows.get_mut(incarnation).filter(|row| row.row.renew_seq == *renew_seq) {
+                if let Some(row) =
+                    self.rows.get_mut(incarnation).filter(|row| row.row.renew_seq == *renew_seq)
+                {
                     (row.closed, row.reaped) = (true, true);
                 }
                 Told::Confirmer(confirmer::Input::Tried)

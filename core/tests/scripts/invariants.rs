@@ -73,7 +73,8 @@ impl World {
             let now = self.clocks[&Party::Sidecar(*number)].now;
             let leased = sidecar.lease.is_some_and(|lease| lease.at(now).is_some());
             let settled = self.store.knows_itself() && !self.restored;
-            if leased && settled && place.epoch == self.store.epoch && !self.store.ledger.starts_with(&events) {
+            if leased && settled && place.epoch == self.store.epoch && !self.store.ledger.starts_with(&events)
+            {
                 broken = Some(format!("I5: s{number} has a lease off the chain of its epoch"));
             }
             let before = sidecar.been.insert(*place.epoch.bytes(), events.clone());

@@ -58,7 +58,9 @@ fn obey(world: &mut World, words: &[&str]) -> Option<()> {
     let party = |at: usize| words.get(at).copied().and_then(Party::parse);
     let (verb, rest) = words.split_first()?;
     match (*verb, party(1), party(2)) {
-        ("start", Some(Party::Sidecar(number)), _) => world.start_sidecar(number, words.get(2) == Some(&"warm")),
+        ("start", Some(Party::Sidecar(number)), _) => {
+            world.start_sidecar(number, words.get(2) == Some(&"warm"))
+        }
         ("start", Some(Party::Replica(number)), _) => world.start_replica(number),
         ("start", Some(Party::Confirmer), _) => world.start_witness(),
         ("up", ..) => {
@@ -116,11 +118,15 @@ fn obey(world: &mut World, words: &[&str]) -> Option<()> {
         ("rot", Some(Party::Sidecar(number)), _) => drop(world.sidecars.get_mut(&number)?.table.pop()),
         ("slow", Some(Party::Sidecar(number)), _) => world.sidecars.get_mut(&number)?.slow = true,
         ("apply", Some(Party::Sidecar(number)), _) => world.apply(number),
-        ("disrupt", Some(Party::Sidecar(number)), _) => world.step_sidecar(number, holder::Input::ClockDisrupted),
+        ("disrupt", Some(Party::Sidecar(number)), _) => {
+            world.step_sidecar(number, holder::Input::ClockDisrupted)
+        }
         ("leave", Some(Party::Sidecar(number)), _) => world.step_sidecar(number, holder::Input::Leave),
         ("leave", Some(Party::Replica(number)), _) => world.step_replica(number, grantor::Input::Leave),
         ("hold", Some(Party::Replica(number)), _) => world.step_replica(number, grantor::Input::Hold),
-        ("accept", Some(Party::Replica(number)), _) => world.step_replica(number, grantor::Input::HoleAccepted),
+        ("accept", Some(Party::Replica(number)), _) => {
+            world.step_replica(number, grantor::Input::HoleAccepted)
+        }
         ("seats", ..) => world.sessions_max = rest.first()?.parse().ok()?,
         ("block", Some(one), Some(other)) => world.blocked.push((one, other)),
         ("unblock", ..) => world.blocked.clear(),
@@ -228,8 +234,10 @@ fn connect(world: &mut World) {
         let sidecar = &world.sidecars[&number];
         let leaves = sidecar.leaves;
         let linked: Vec<u8> = sidecar.open.iter().map(|stream| world.streams[stream].replica.0).collect();
-        let blocked = |replica: &u8| world.blocked.contains(&(Party::Sidecar(number), Party::Replica(*replica)));
-        let mut others = world.replicas.keys().filter(|replica| !blocked(replica) && leaves != Some(**replica));
+        let blocked =
+            |replica: &u8| world.blocked.contains(&(Party::Sidecar(number), Party::Replica(*replica)));
+        let mut others =
+            world.replicas.keys().filter(|replica| !blocked(replica) && leaves != Some(**replica));
         if let Some(replica) = others.next().copied()
             && (linked.is_empty() || (leaves.is_some() && !linked.contains(&replica)))
         {
@@ -245,7 +253,9 @@ fn show(world: &mut World) {
         let now = world.clocks[&Party::Sidecar(*number)].now;
         let at = sidecar.holder.place().map_or("nothing".into(), |place| world.at(&place));
         let state = format!("{:?}", sidecar.holder.state()).to_uppercase();
-        let lease = sidecar.lease.map_or(String::new(), |lease| format!(", lease of {} ms", lease.left(now).millis()));
+        let lease = sidecar
+            .lease
+            .map_or(String::new(), |lease| format!(", lease of {} ms", lease.left(now).millis()));
         lines.push(format!("s{number} {state} at {at}{lease}"));
     }
     for (number, replica) in &world.replicas {
@@ -255,7 +265,8 @@ fn show(world: &mut World) {
         lines.push(format!("r{number} knows {}, drained {drained}, {row}", name(&replica.tail)));
     }
     if let Some(witness) = &world.witness {
-        let effective = witness.confirmer.effective().map_or("nothing".into(), |(_, revision)| revision.to_string());
+        let effective =
+            witness.confirmer.effective().map_or("nothing".into(), |(_, revision)| revision.to_string());
         lines.push(format!("w effective {effective}"));
     }
     lines.into_iter().for_each(|line| world.say(line));

@@ -173,8 +173,11 @@ impl World {
     }
 
     pub(crate) fn connect(&mut self, sidecar: u8, replica: u8) {
-        let (Some(holder), Some(grantor)) = (self.sidecars.get(&sidecar), self.replicas.get(&replica)) else { return };
-        let ends = Connection { sidecar: (sidecar, holder.incarnation), replica: (replica, grantor.incarnation) };
+        let (Some(holder), Some(grantor)) = (self.sidecars.get(&sidecar), self.replicas.get(&replica)) else {
+            return;
+        };
+        let ends =
+            Connection { sidecar: (sidecar, holder.incarnation), replica: (replica, grantor.incarnation) };
         let stream = Stream(self.name());
         self.streams.insert(stream, ends);
         self.sidecars.entry(sidecar).and_modify(|sidecar| sidecar.open.push(stream));
@@ -189,7 +192,8 @@ impl World {
             }
             _ => false,
         };
-        let streams: Vec<Stream> = self.streams.iter().filter(|(_, ends)| between(ends)).map(|(s, _)| *s).collect();
+        let streams: Vec<Stream> =
+            self.streams.iter().filter(|(_, ends)| between(ends)).map(|(s, _)| *s).collect();
         for stream in streams {
             self.deliver_to(party, &Body::Closed(stream));
         }
@@ -225,7 +229,8 @@ impl World {
     pub(crate) fn begin_answer(&mut self, number: u8) {
         let now = self.now(Party::Sidecar(number));
         let lease = self.sidecars.get(&number).and_then(|sidecar| sidecar.lease);
-        self.begun.insert(number, lease.and_then(|lease| lease.at(now).map(|validity| (lease.epoch, validity))));
+        self.begun
+            .insert(number, lease.and_then(|lease| lease.at(now).map(|validity| (lease.epoch, validity))));
     }
 
     /// R10 (3), (5), (6) of it.
@@ -289,7 +294,13 @@ impl World {
             (Party::Confirmer, Body::Told(run, Told::Confirmer(input))) if self.runs(to, run) => {
                 self.step_witness(input);
             }
-            (_, Body::Up(stream, _) | Body::Down(stream, _) | Body::Snapshot(stream, ..) | Body::Closed(stream)) => {
+            (
+                _,
+                Body::Up(stream, _)
+                | Body::Down(stream, _)
+                | Body::Snapshot(stream, ..)
+                | Body::Closed(stream),
+            ) => {
                 self.on_stream(to, stream, body.clone());
             }
             _ => (),
@@ -309,10 +320,15 @@ impl World {
     fn on_stream(&mut self, to: Party, stream: Stream, body: Body) {
         let Some(ends) = self.streams.get(&stream).copied() else { return };
         match to {
-            Party::Sidecar(number) if ends.sidecar.0 == number && self.runs(to, ends.sidecar.1) => match body {
-                Body::Down(_, message) => self.step_sidecar(number, holder::Input::Received { stream, message }),
+            Party::Sidecar(number) if ends.sidecar.0 == number && self.runs(to, ends.sidecar.1) => match body
+            {
+                Body::Down(_, message) => {
+                    self.step_sidecar(number, holder::Input::Received { stream, message })
+                }
                 Body::Closed(_) => {
-                    self.sidecars.entry(number).and_modify(|sidecar| sidecar.open.retain(|open| *open != stream));
+                    self.sidecars
+                        .entry(number)
+                        .and_modify(|sidecar| sidecar.open.retain(|open| *open != stream));
                     self.step_sidecar(number, holder::Input::Disconnected { stream });
                 }
                 Body::Snapshot(_, place, table) => {
@@ -326,10 +342,15 @@ impl World {
                 }
                 _ => (),
             },
-            Party::Replica(number) if ends.replica.0 == number && self.runs(to, ends.replica.1) => match body {
-                Body::Up(_, message) => self.step_replica(number, grantor::Input::Received { stream, message }),
+            Party::Replica(number) if ends.replica.0 == number && self.runs(to, ends.replica.1) => match body
+            {
+                Body::Up(_, message) => {
+                    self.step_replica(number, grantor::Input::Received { stream, message })
+                }
                 Body::Closed(_) => {
-                    self.replicas.entry(number).and_modify(|replica| replica.fed.retain(|fed, _| *fed != stream));
+                    self.replicas
+                        .entry(number)
+                        .and_modify(|replica| replica.fed.retain(|fed, _| *fed != stream));
                     self.step_replica(number, grantor::Input::Disconnected { stream });
                 }
                 _ => (),
@@ -340,7 +361,8 @@ impl World {
 
     fn ask(&mut self, run: Incarnation, ask: &Ask) {
         let told = self.store.ask(run, ask);
-        let replica = self.replicas.iter().find(|(_, replica)| replica.incarnation == run).map(|(number, _)| *number);
+        let replica =
+            self.replicas.iter().find(|(_, replica)| replica.incarnation == run).map(|(number, _)| *number);
         let to = replica.map_or(Party::Confirmer, Party::Replica);
         self.post(Party::Store, to, Body::Told(run, told));
     }
@@ -403,7 +425,9 @@ impl World {
                     State::Cold | State::Syncing => "syncing",
                 });
                 let line = format!("{me}: {from:?} to {to:?}").to_uppercase();
-                self.say(line.replacen(&me.to_string().to_uppercase(), &me.to_string(), 1).replace(" TO ", " to "));
+                self.say(
+                    line.replacen(&me.to_string().to_uppercase(), &me.to_string(), 1).replace(" TO ", " to "),
+                );
             }
             Output::Resync(cause) => self.proclaim(format!("{me}: starts over: {cause:?}")),
             Output::Close { stream, .. } => {
@@ -589,7 +613,12 @@ impl World {
 
     /// A place in short: its revision and the event that made it.
     pub(crate) fn at(&self, place: &Place) -> String {
-        self.tree.events(&place.chain).iter().enumerate().last().map_or("0".into(), |(at, e)| format!("{}{e}", at + 1))
+        self.tree
+            .events(&place.chain)
+            .iter()
+            .enumerate()
+            .last()
+            .map_or("0".into(), |(at, e)| format!("{}{e}", at + 1))
     }
 
     pub(crate) fn describe(&self, body: &Body) -> String {
@@ -607,7 +636,9 @@ impl World {
                 format!("unwelcome, {why:?}").to_lowercase().split(" {").next().unwrap_or_default().into()
             }
             Body::Down(_, ToSidecar::Frame(frame)) => format!("frame {}", self.at(&frame.place())),
-            Body::Down(_, ToSidecar::Grant { nonce, place }) => format!("grant n{} at {}", nonce.0, self.at(place)),
+            Body::Down(_, ToSidecar::Grant { nonce, place }) => {
+                format!("grant n{} at {}", nonce.0, self.at(place))
+            }
             Body::Down(_, ToSidecar::Draining) => "draining".into(),
             Body::Snapshot(_, place, _) => format!("snapshot at {}", self.at(place)),
             Body::Closed(_) => "closed".into(),
@@ -622,18 +653,27 @@ impl World {
                 Ask::Settle { .. } => "settle".into(),
             },
             Body::Told(_, told) => match told {
-                Told::Grantor(grantor::Input::Registered { head }) => format!("registered at {}", self.at(head)),
-                Told::Grantor(grantor::Input::Renewed { head, .. }) => format!("renewed at {}", self.at(head)),
+                Told::Grantor(grantor::Input::Registered { head }) => {
+                    format!("registered at {}", self.at(head))
+                }
+                Told::Grantor(grantor::Input::Renewed { head, .. }) => {
+                    format!("renewed at {}", self.at(head))
+                }
                 Told::Grantor(grantor::Input::RenewalFailed { .. }) => "failed".into(),
                 Told::Grantor(grantor::Input::Fenced) => "fenced".into(),
                 Told::Grantor(grantor::Input::Found { chain, .. }) => {
-                    if chain.is_some() { "found".into() } else { "found nothing".into() }
+                    if chain.is_some() {
+                        "found".into()
+                    } else {
+                        "found nothing".into()
+                    }
                 }
                 Told::Grantor(grantor::Input::DrainReported { .. }) => "reported".into(),
                 Told::Grantor(grantor::Input::RowClosed) => "row-closed".into(),
                 Told::Grantor(_) | Told::Nothing => "failed".into(),
                 Told::Confirmer(confirmer::Input::Read(reading)) => {
-                    let rows = reading.open_rows.iter().map(|row| format!("{}", row.drained_rev.max(row.reg_rev)));
+                    let rows =
+                        reading.open_rows.iter().map(|row| format!("{}", row.drained_rev.max(row.reg_rev)));
                     format!("rows [{}]", rows.collect::<Vec<_>>().join(" "))
                 }
                 Told::Confirmer(confirmer::Input::Tried) => "tried".into(),
