@@ -2,9 +2,11 @@
 //!
 //! Faults are put between the lane and SQLite, at the two places where a store can fail it: the lock and the commit.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 mod lane {
-    pub mod faulty;
-    pub mod writes;
+    pub(crate) mod faulty;
+    pub(crate) mod writes;
 }
 
 use consent_authority::lane::{Lane, Receipt};

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 /// The actor whose events the store cannot take.
-pub const POISON: &str = "poison";
+pub(crate) const POISON: &str = "poison";
 
 /// What happens to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The store is away.
     LockFails,
     /// Another server than the stored one.
@@ -40,7 +40,7 @@ struct Plan {
 
 /// How a test drives the faults.
 #[derive(Clone)]
-pub struct Control {
+pub(crate) struct Control {
     plan: Arc<Mutex<Plan>>,
     held: watch::Sender<bool>,
     asked: watch::Sender<bool>,
@@ -48,27 +48,27 @@ pub struct Control {
 
 impl Control {
     /// These faults, an attempt each.
-    pub fn next(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub(crate) fn next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.plan.lock().unwrap().next.extend(faults);
     }
 
     /// This one, when there is no next one.
-    pub fn always(&self, fault: Fault) {
+    pub(crate) fn always(&self, fault: Fault) {
         self.plan.lock().unwrap().always = Some(fault);
     }
 
     /// Nobody gets the lock from now on.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.asked.send_replace(false);
         self.held.send_replace(true);
     }
 
-    pub fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.held.send_replace(false);
     }
 
     /// Until somebody waits for the lock that is held.
-    pub async fn lock_is_asked_for(&self) {
+    pub(crate) async fn lock_is_asked_for(&self) {
         self.asked.subscribe().wait_for(|asked| *asked).await.unwrap();
     }
 
@@ -82,13 +82,13 @@ impl Control {
     }
 }
 
-pub struct Faulty {
+pub(crate) struct Faulty {
     inner: SqliteStore,
     control: Control,
 }
 
 impl Faulty {
-    pub async fn open(directory: &Path) -> (Faulty, Control) {
+    pub(crate) async fn open(directory: &Path) -> (Faulty, Control) {
         sqlite::migrate(directory, Epoch::new([1; 16]), IdKey::new([7; 16])).await.unwrap();
         let inner = SqliteStore::open(directory).await.unwrap();
         let plan = Arc::new(Mutex::new(Plan::default()));
@@ -119,7 +119,7 @@ impl Store for Faulty {
     }
 }
 
-pub struct FaultyWriter {
+pub(crate) struct FaultyWriter {
     inner: SqliteWriter,
     control: Control,
 }

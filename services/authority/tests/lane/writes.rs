@@ -21,38 +21,38 @@ kind.input = "trainable"
 "#;
 
 /// Longer than anything takes here; in milliseconds.
-pub const SOON: u64 = 60_000;
+pub(crate) const SOON: u64 = 60_000;
 
 /// So many milliseconds from now.
-pub fn deadline(millis: u64) -> Deadline {
+pub(crate) fn deadline(millis: u64) -> Deadline {
     Deadline::of(&MetadataMap::new(), Span::from_millis(millis))
 }
 
 /// Who writes, each time under a new name.
-pub struct Author {
+pub(crate) struct Author {
     id_key: IdKey,
 }
 
 impl Author {
-    pub fn new(id_key: IdKey) -> Author {
+    pub(crate) fn new(id_key: IdKey) -> Author {
         Author { id_key }
     }
 
-    pub fn policy(&self) -> Write {
+    pub(crate) fn policy(&self) -> Write {
         let file = Box::new(PolicyFile::parse(POLICY).expect("a policy"));
         let write = self.write(Command::PublishPolicy { file, expected: None }, vec![]);
         Write { document: Some(POLICY.to_owned()), ..write }
     }
 
-    pub fn choice(&self, account: &str, choice: Choice) -> Write {
+    pub(crate) fn choice(&self, account: &str, choice: Choice) -> Write {
         self.choice_at(account, choice, None)
     }
 
-    pub fn opt_in_at(&self, account: &str, expected: Revision) -> Write {
+    pub(crate) fn opt_in_at(&self, account: &str, expected: Revision) -> Write {
         self.choice_at(account, Choice::In, Some(expected))
     }
 
-    pub fn announce(&self, account: &str) -> Write {
+    pub(crate) fn announce(&self, account: &str) -> Write {
         let key = self.id_key.account(account);
         let ids = vec![(HeadKey::Account(key), account.to_owned())];
         self.write(Command::PutAccount { account: key, organization: None, expected: None }, ids)

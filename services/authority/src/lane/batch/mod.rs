@@ -10,6 +10,7 @@
 //! must have become real.
 
 use super::{Receipt, Write, payload};
+use crate::random;
 use crate::store::{
     Append, Entry, Evidence, Locked, Needs, RequestName, RequestRecord, StoreError, SubjectRecord,
 };
@@ -252,9 +253,7 @@ impl Names<'_> {
         }
         let id = self.ids.iter().find(|(its, _)| *its == key).map(|(_, id)| id.clone());
         let id = id.ok_or_else(|| broken("a command names a key without its id"))?;
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| broken(format!("no random bytes: {error}")))?;
-        let subject = Subject::new(bytes);
+        let subject = random::bytes().map(Subject::new).map_err(|error| broken(error.to_string()))?;
         self.fresh.push(SubjectRecord { subject, key, id });
         Ok(subject)
     }

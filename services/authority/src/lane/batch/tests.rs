@@ -113,15 +113,12 @@ impl Ledger {
 }
 
 fn write(command: Command, ids: Vec<(HeadKey, String)>) -> Write {
-    let request = RequestName { caller: "test".to_owned(), request_id: Uuid::from_bytes(random()) };
+    let request = RequestName {
+        caller: "test".to_owned(),
+        request_id: Uuid::from_bytes(random::bytes().expect("random")),
+    };
     let (actor, notice) = ("tester".to_owned(), String::new());
     Write { request, command, ids, actor, channel: 7, notice, document: None }
-}
-
-fn random() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("random bytes");
-    bytes
 }
 
 fn choose(account: &str, choice: Choice) -> Write {
