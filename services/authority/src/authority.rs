@@ -209,7 +209,7 @@ async fn assemble<S: Store>(
     routes.add_service(health);
     service::add(&mut routes, service::Parts { reader: reader.clone(), lane, confirmations, id_key, lease });
     let snapshots = Arc::new(Semaphore::new(limits.snapshots));
-    let shared = sync::Shared { reader, ring, events, id_key, terms, snapshots };
+    let shared = sync::Shared { reader, ring, events, id_key, snapshots };
     let sync = sync::Sync::new(shared, limits.sessions, sessions.clone(), stops.part.clone());
     routes.add_service(SyncServiceServer::new(sync).max_decoding_message_size(sync::REQUEST_LEN_MAX));
     Ok(routes)

@@ -20,7 +20,7 @@ use crate::store::Reader;
 use consent::pb::sync_service_server::SyncService;
 use consent::pb::{SyncRequest, SyncResponse};
 use consent::status::status;
-use consent_core::confirm::{Stream, Terms};
+use consent_core::confirm::Stream;
 use consent_core::refusal::Refusal;
 use consent_core::words::{IdKey, Span};
 use session::Session;
@@ -58,8 +58,6 @@ pub(crate) struct Shared<R: Reader> {
     pub(crate) events: mpsc::Sender<Event>,
     /// What ids are hashed under.
     pub(crate) id_key: IdKey,
-    /// The deployment's values.
-    pub(crate) terms: Terms,
     /// Turns at a snapshot.
     pub(crate) snapshots: Arc<Semaphore>,
 }

@@ -1,0 +1,194 @@
+//! A sidecar reduced to its mouth and ears, and a table that believes nothing without proof.
+
+use consent::clock;
+use consent::convert::sync::{FromAuthority, from_authority, sync_request};
+use consent::pb::SyncResponse;
+use consent::pb::sync_service_client::SyncServiceClient;
+use consent_authority::Authority;
+use consent_core::confirm::{Place, Start, ToAuthority, ToSidecar};
+use consent_core::digest::{Digest, DigestKey};
+use consent_core::head::{Head, HeadKey};
+use consent_core::ledger::HeadRecord;
+use consent_core::words::{IdKey, Incarnation, Moment, Nonce, Revision};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+/// What no healthy authority takes, on any machine, and less than the long leases.
+const TOO_LONG: Duration = Duration::from_secs(20);
+
+pub(crate) struct Bare {
+    say: mpsc::Sender<consent::pb::SyncRequest>,
+    inbound: Streaming<SyncResponse>,
+    pub(crate) table: Table,
+}
+
+/// A grant, and when the keepalive that it answers was sent: from there its lease counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Granted {
+    pub(crate) asked: Moment,
+    pub(crate) place: Place,
+}
+
+impl Bare {
+    /// Connects, and says the first message.
+    pub(crate) async fn open(authority: &Authority, first: ToAuthority) -> Result<Bare, Status> {
+        let address = format!("http://{}", authority.address());
+        let mut client = SyncServiceClient::connect(address).await.expect("a connection");
+        let (say, said) = mpsc::channel(64);
+        say.send(sync_request(first)).await.expect("room");
+        let inbound = client.sync(ReceiverStream::new(said)).await?.into_inner();
+        Ok(Bare { say, inbound, table: Table::default() })
+    }
+
+    /// A new run of a sidecar that has a table of this place, or none.
+    pub(crate) async fn hello(authority: &Authority, place: Option<Place>) -> Bare {
+        Bare::open(authority, hello(place)).await.expect("a stream")
+    }
+
+    /// A sidecar with a whole table.
+    pub(crate) async fn synced(authority: &Authority) -> Bare {
+        let mut bare = Bare::hello(authority, None).await;
+        assert_eq!(bare.welcomed().await, Start::Snapshot);
+        bare.snapshot().await;
+        bare
+    }
+
+    pub(crate) async fn say(&self, message: ToAuthority) {
+        self.say.send(sync_request(message)).await.expect("the stream is open");
+    }
+
+    /// What comes next; none at the end of the stream.
+    pub(crate) async fn hear(&mut self) -> Option<Result<FromAuthority, Status>> {
+        let heard = tokio::time::timeout(TOO_LONG, self.inbound.message()).await.expect("in time");
+        heard.transpose().map(|heard| heard.map(|said| from_authority(said).expect("readable")))
+    }
+
+    pub(crate) async fn next(&mut self) -> FromAuthority {
+        self.hear().await.expect("the stream goes on").expect("no error")
+    }
+
+    pub(crate) async fn welcomed(&mut self) -> Start {
+        match self.next().await {
+            FromAuthority::Welcome { message: ToSidecar::Welcome { start, .. }, id_key, .. } => {
+                self.table.secret = Some(DigestKey::new(&id_key));
+                self.table.id_key = Some(id_key);
+                start
+            }
+            other => panic!("no welcome: {other:?}"),
+        }
+    }
+
+    /// Takes a snapshot with the frames between its pages. Gives the number of its pages.
+    pub(crate) async fn snapshot(&mut self) -> usize {
+        let mut pages = 0;
+        loop {
+            match self.next().await {
+                FromAuthority::SnapshotChunk { heads, .. } => {
+                    pages += 1;
+                    heads.into_iter().for_each(|head| self.table.put(head));
+                }
+                FromAuthority::Frames(changes) => {
+                    changes.into_iter().for_each(|change| self.table.put(change.head));
+                }
+                FromAuthority::SnapshotEnd { place, .. } => {
+                    assert_eq!(self.table.digest, place.digest, "the snapshot is whole");
+                    self.table.place = Some(place);
+                    return pages;
+                }
+                FromAuthority::Message(ToSidecar::Grant { .. }) => {}
+                other => panic!("not in a snapshot: {other:?}"),
+            }
+        }
+    }
+
+    /// Takes frames until the table is at this revision.
+    pub(crate) async fn follow(&mut self, revision: Revision) {
+        while self.table.revision() < revision {
+            match self.next().await {
+                FromAuthority::Frames(changes) => {
+                    for change in changes {
+                        let at = self.table.place.expect("a table");
+                        assert!(change.frame.revision.follows(at.revision), "no gap, and none twice");
+                        assert_eq!(change.frame.epoch, at.epoch);
+                        assert_eq!(change.frame.chain, at.chain.then(change.frame.link));
+                        self.table.put(change.head);
+                        assert_eq!(change.frame.digest, self.table.digest);
+                        self.table.place = Some(change.frame.place());
+                    }
+                }
+                FromAuthority::Message(ToSidecar::Grant { .. }) => {}
+                other => panic!("no frames: {other:?}"),
+            }
+        }
+    }
+
+    /// Asks for a lease until one is granted: right after its start an authority may not grant yet.
+    pub(crate) async fn lease(&mut self, nonce: u64) -> Granted {
+        let asked = clock::now();
+        self.say(ToAuthority::KeepAlive { nonce: Nonce(nonce) }).await;
+        loop {
+            match self.next().await {
+                FromAuthority::Message(ToSidecar::Grant { nonce: Nonce(granted), place }) => {
+                    assert_eq!(granted, nonce);
+                    return Granted { asked, place };
+                }
+                FromAuthority::Frames(_) => {}
+                other => panic!("no grant: {other:?}"),
+            }
+        }
+    }
+
+    pub(crate) async fn ack(&self) {
+        let Place { revision, chain, .. } = self.table.place.expect("a table");
+        self.say(ToAuthority::Ack { revision, chain }).await;
+    }
+}
+
+pub(crate) fn hello(place: Option<Place>) -> ToAuthority {
+    let incarnation = Incarnation::new(*uuid::Uuid::new_v4().as_bytes());
+    ToAuthority::Hello { incarnation, place, semantics: 1 }
+}
+
+/// Heads with their digest. Newest wins.
+pub(crate) struct Table {
+    heads: HashMap<HeadKey, (Revision, Vec<u8>)>,
+    digest: Digest,
+    secret: Option<DigestKey>,
+    pub(crate) id_key: Option<IdKey>,
+    pub(crate) place: Option<Place>,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table { heads: HashMap::new(), digest: Digest::EMPTY, secret: None, id_key: None, place: None }
+    }
+}
+
+impl Table {
+    pub(crate) fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Goes on from the table of an earlier run.
+    pub(crate) fn take(&mut self, earlier: Table) {
+        *self = earlier;
+    }
+
+    fn revision(&self) -> Revision {
+        self.place.expect("a table").revision
+    }
+
+    fn put(&mut self, record: HeadRecord) {
+        let secret = self.secret.as_ref().expect("a welcome");
+        let rev = Head::decode(record.key.kind(), &record.bytes).expect("a head").rev();
+        let before = self.heads.get(&record.key);
+        if before.is_none_or(|(before, _)| *before < rev) {
+            let before = before.map(|(_, bytes)| bytes.as_slice());
+            self.digest.replace(secret, record.key, before, &record.bytes);
+            self.heads.insert(record.key, (rev, record.bytes));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Who is welcome, and with what; and what an authority does not start from.
+
+use crate::bare::{Bare, hello};
+use crate::ledger::{Ledger, long};
+use consent::convert::sync::why_unwelcome;
+use consent::pb::ErrorReason;
+use consent::status::name;
+use consent_authority::{Limits, StartError, StoreConfig, start};
+use consent_core::chain::Chain;
+use consent_core::confirm::{Place, Start, ToAuthority, Unwelcome};
+use consent_core::words::{Epoch, Nonce, Revision};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+async fn turned_away(sidecar: &mut Bare) -> Status {
+    sidecar.hear().await.expect("a last word").expect_err("no welcome")
+}
+
+#[tokio::test]
+async fn a_sidecar_ahead_of_the_ledger_is_held() {
+    let ledger = Ledger::new().await;
+    let (authority, caller) = ledger.serve(long()).await;
+    caller.publish_policy().await;
+    let here = Bare::synced(&authority).await.table.place.expect("a table");
+    let ahead = Place { revision: Revision::new(100).expect("a revision"), ..here };
+    let mut sidecar = Bare::hello(&authority, Some(ahead)).await;
+    assert_eq!(why_unwelcome(&turned_away(&mut sidecar).await), Some(Unwelcome::Held));
+}
+
+#[tokio::test]
+async fn a_sidecar_on_another_chain_of_the_same_epoch_is_held() {
+    let ledger = Ledger::new().await;
+    let (authority, caller) = ledger.serve(long()).await;
+    caller.publish_policy().await;
+    let here = Bare::synced(&authority).await.table.place.expect("a table");
+    let forked = Place { chain: Chain::new([9; 32]), ..here };
+    let mut sidecar = Bare::hello(&authority, Some(forked)).await;
+    assert_eq!(why_unwelcome(&turned_away(&mut sidecar).await), Some(Unwelcome::Held));
+}
+
+#[tokio::test]
+async fn a_sidecar_of_another_epoch_and_chain_takes_a_snapshot() {
+    let ledger = Ledger::new().await;
+    let (authority, caller) = ledger.serve(long()).await;
+    caller.publish_policy().await;
+    let here = Bare::synced(&authority).await.table.place.expect("a table");
+    let elsewhere = Place { epoch: Epoch::new([9; 16]), chain: Chain::new([9; 32]), ..here };
+    let mut sidecar = Bare::hello(&authority, Some(elsewhere)).await;
+    assert_eq!(sidecar.welcomed().await, Start::Snapshot);
+    sidecar.snapshot().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_begin_with_one_hello_is_ended_and_told_why() {
+    let ledger = Ledger::new().await;
+    let (authority, _caller) = ledger.serve(long()).await;
+    let mut mute =
+        Bare::open(&authority, ToAuthority::KeepAlive { nonce: Nonce(1) }).await.expect("a stream");
+    let status = turned_away(&mut mute).await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().expect("details").reason, name(ErrorReason::InvalidField));
+
+    let mut twice = Bare::synced(&authority).await;
+    twice.say(hello(None)).await;
+    assert_eq!(turned_away(&mut twice).await.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn at_the_bound_a_sidecar_is_told_to_come_again() {
+    let ledger = Ledger::new().await;
+    let limits = Limits { sessions: 1, ..Limits::default() };
+    let (authority, _caller) = ledger.serve_within(long(), limits).await;
+    let first = Bare::synced(&authority).await;
+    let refused = Bare::open(&authority, hello(None)).await.err().expect("no room");
+    assert!(matches!(why_unwelcome(&refused), Some(Unwelcome::Busy { .. })));
+    drop(first);
+}
+
+#[tokio::test]
+async fn an_authority_serves_only_this_machine_and_only_its_own_schema() {
+    let ledger = Ledger::new().await;
+    let mut open = ledger.config(long());
+    open.listen = "0.0.0.0:0".parse().expect("an address");
+    assert!(matches!(start(open).await, Err(StartError::NotLoopback(_))));
+
+    let empty = tempfile::tempdir().expect("a directory");
+    let mut bare = ledger.config(long());
+    bare.store = StoreConfig::Sqlite { directory: empty.path().to_owned() };
+    let why = start(bare).await.err().expect("no schema").to_string();
+    assert!(why.contains("consent migrate"), "{why}");
+}
