@@ -110,7 +110,7 @@ impl PolicyFile {
 
     fn check_loosens(&self, in_force: &PolicyHead, errors: &mut Vec<PolicyError>) {
         let steps = if in_force.version == 0 { BTreeSet::new() } else { self.steps_up(in_force) };
-        for (declared, line) in self.loosens.iter().filter(|(declared, _)| !steps.contains(declared)) {
+        for (declared, line) in self.loosens.iter().filter(|(declared, _)| !steps.contains(*declared)) {
             errors.push(PolicyError {
                 code: "FALSE_LOOSENING",
                 line: *line,
@@ -118,7 +118,7 @@ impl PolicyFile {
                 message: format!("{declared:?} does not step up against version {}", in_force.version),
             });
         }
-        for key in steps.iter().filter(|key| !self.loosens.iter().any(|(declared, _)| declared == *key)) {
+        for key in steps.iter().filter(|key| !self.loosens.contains_key(*key)) {
             let message = format!("steps up against version {}: declare it in loosens", in_force.version);
             errors.push(self.error("UNDECLARED_LOOSENING", key, message));
         }

@@ -17,21 +17,23 @@ use crate::words::Name;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyFile {
     document: Document,
-    pub(super) loosens: Vec<(String, u32)>,
+    pub(super) loosens: BTreeMap<String, u32>,
     pub(super) lines: BTreeMap<String, u32>,
 }
 
 impl PolicyFile {
     /// Reads a file. Errors come in the order of their lines.
     pub fn parse(text: &str) -> Result<PolicyFile, Vec<PolicyError>> {
-        let mut reading = Reading { text, errors: Vec::new(), lines: BTreeMap::new() };
+        let newlines =
+            text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        let mut reading = Reading { text, newlines, errors: Vec::new(), lines: BTreeMap::new() };
         let (root, broken) = DeTable::parse_recoverable(text);
         if !broken.is_empty() {
             for error in &broken {
                 let code =
                     if error.message().contains("duplicate key") { "DUPLICATE_NAME" } else { "NOT_TOML" };
                 let span = error.span().unwrap_or(0..0);
-                let key = text.get(span.clone()).unwrap_or_default().trim().to_owned();
+                let key = reading.text.get(span.clone()).unwrap_or_default().trim().to_owned();
                 reading.error(code, reading.line(span.start), &key, error.message());
             }
             return Err(reading.finish());
@@ -59,6 +61,7 @@ enum KindRule<'v> {
 
 struct Reading<'t> {
     text: &'t str,
+    newlines: Vec<usize>,
     errors: Vec<PolicyError>,
     lines: BTreeMap<String, u32>,
 }
@@ -70,8 +73,8 @@ impl<'t> Reading<'t> {
     }
 
     fn line(&self, offset: usize) -> u32 {
-        let newlines = self.text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
-        u32::try_from(newlines + 1).unwrap_or(u32::MAX)
+        let line = self.newlines.partition_point(|newline| *newline < offset) + 1;
+        u32::try_from(line).unwrap_or(u32::MAX)
     }
 
     fn error(&mut self, code: &'static str, line: u32, key: &str, message: &str) {
@@ -162,7 +165,7 @@ impl<'t> Reading<'t> {
                 .map_err(|bad| self.error_at("BAD_GUARD", "guard", &format!("{text:?} {bad}")))
                 .ok()
         });
-        let loosens = find("loosens").map_or(Some(Vec::new()), |value| self.loosens(value));
+        let loosens = find("loosens").map_or(Some(BTreeMap::new()), |value| self.loosens(value));
         let products = match find("product") {
             Some(value) => self.table("product", value).map(|table| self.products(table)),
             None => Some(Vec::new()),
@@ -195,19 +198,17 @@ impl<'t> Reading<'t> {
         Some(())
     }
 
-    fn loosens(&mut self, value: &Value<'t>) -> Option<Vec<(String, u32)>> {
+    fn loosens(&mut self, value: &Value<'t>) -> Option<BTreeMap<String, u32>> {
         let items = self.typed("loosens", value, value.get_ref().as_array(), "an array of strings")?;
-        let mut loosens: Vec<(String, u32)> = Vec::new();
+        let mut loosens = BTreeMap::new();
         for item in items {
             let line = self.line(item.span().start);
             let Some(text) = item.get_ref().as_str() else {
                 self.error("WRONG_TYPE", line, "loosens", "must hold strings only");
                 continue;
             };
-            if loosens.iter().any(|(have, _)| have == text) {
+            if loosens.insert(text.to_owned(), line).is_some() {
                 self.error("DUPLICATE_NAME", line, "loosens", &format!("{text:?} stands there twice"));
-            } else {
-                loosens.push((text.to_owned(), line));
             }
         }
         Some(loosens)

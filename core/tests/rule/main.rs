@@ -104,8 +104,8 @@ fn report_checks(tally: &Tally, histories: u64, verdict: &mut impl FnMut(bool)) 
 
 fn report_faults(mut tally: Tally, histories: u64, verdict: &mut impl FnMut(bool)) {
     println!(
-        "\n{:<42}{:>14}{:>14}{:>14}   {}",
-        "broken rule", "questions", "wrong ALLOWs", "extra DENYs", "caught by"
+        "\n{:<42}{:>14}{:>14}{:>14}   caught by",
+        "broken rule", "questions", "wrong ALLOWs", "extra DENYs"
     );
     for fault in Fault::ALL {
         let found = *tally.found(fault);
