@@ -13,6 +13,9 @@ use super::{Class, Document, Guard, Mode, ProductDocument};
 use crate::refusal::PolicyError;
 use crate::words::Name;
 
+/// How much is shown of what is no TOML: it may be the rest of the file.
+const KEY_SHOWN: usize = 64;
+
 /// A policy file that is whole in itself. [`PolicyFile::check`] holds it against the policy in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyFile {
@@ -33,7 +36,8 @@ impl PolicyFile {
                 let code =
                     if error.message().contains("duplicate key") { "DUPLICATE_NAME" } else { "NOT_TOML" };
                 let span = error.span().unwrap_or(0..0);
-                let key = reading.text.get(span.clone()).unwrap_or_default().trim().to_owned();
+                let there = reading.text.get(span.clone()).unwrap_or_default();
+                let key: String = there.lines().next().unwrap_or_default().chars().take(KEY_SHOWN).collect();
                 reading.error(code, reading.line(span.start), &key, error.message());
             }
             return Err(reading.finish());

@@ -147,6 +147,8 @@ fn a_digest_is_a_sum() {
 }
 
 proptest! {
+    #![proptest_config(crate::ledger::seeded())]
+
     /// Whatever is read is exactly what would be written: no value has two encodings.
     #[test]
     fn nothing_is_read_that_would_not_be_written(which in any::<prop::sample::Index>(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {

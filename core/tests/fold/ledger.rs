@@ -10,6 +10,7 @@ use consent_core::refusal::Refusal;
 use consent_core::words::{
     AccountKey, ArtifactKey, Choice, IdKey, Name, OrganizationKey, Party, Restriction, Revision, Timestamp,
 };
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 pub(crate) const MISTRAL: &str = include_str!("../../../policies/mistral.toml");
 const IDS: IdKey = IdKey::new([3; 16]);
@@ -36,6 +37,16 @@ pub(crate) fn company(id: &str) -> PartyOf<Keys> {
 
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+/// The same cases in every run.
+pub(crate) fn seeded() -> ProptestConfig {
+    ProptestConfig {
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        cases: 512,
+        ..ProptestConfig::default()
+    }
 }
 
 /// A question about one artifact of `ada`.

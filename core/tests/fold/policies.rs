@@ -4,6 +4,8 @@ use consent_core::head::PolicyHead;
 use consent_core::policy::{Class, Mode, PolicyFile};
 use consent_core::refusal::{PolicyError, Refusal};
 
+use proptest::prelude::*;
+
 use crate::ledger::{Ledger, MISTRAL, name};
 
 /// Every code of section 9, and NOT_TOML for what is no TOML at all.
@@ -294,5 +296,28 @@ fn every_code_has_a_case() {
     let shown: Vec<_> = cases.chain(elsewhere).collect();
     for code in CODES {
         assert!(shown.contains(&code), "{code}");
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::ledger::seeded())]
+
+    /// Any text is a policy or has errors with lines in it; and what is let through can be published.
+    #[test]
+    fn no_text_stops_the_reader(cut in any::<prop::sample::Index>(), length in 0usize..30, text in "[a-z_.= \\[\\]{}\"0-9\n#é]{0,12}") {
+        let mut edited = MISTRAL.to_owned();
+        let start = edited.floor_char_boundary(cut.index(edited.len()));
+        let end = edited.ceil_char_boundary((start + length).min(edited.len()));
+        edited.replace_range(start..end, &text);
+        let lines = u32::try_from(edited.lines().count()).unwrap() + 1;
+        match PolicyFile::parse(&edited) {
+            Ok(file) => if file.check(&PolicyHead::empty()).is_ok() {
+                prop_assert_eq!(Ledger::empty().publish(&edited), Ok(1));
+            },
+            Err(errors) => {
+                prop_assert!(!errors.is_empty());
+                prop_assert!(errors.iter().all(|error| (1..=lines).contains(&error.line)), "{:?}", errors);
+            }
+        }
     }
 }
