@@ -263,12 +263,14 @@ async fn supervise(
         () = stops.leave.cancelled() => None,
         failure = first_end(&mut tasks) => Some(failure),
     };
+    // Tasks end in an order of their own: the lane, say, while the grantor is waited for.
+    let mut over = Vec::new();
     match failure {
         None => {
             tracing::info!("leaving");
             // The longest that a sidecar can rely on a grant, and the own answers, and closing the row.
             let bound = terms.promise().plus(terms.own_hold()).plus(FINISH_WITHIN);
-            within(bound, ended(GRANTOR, &mut tasks)).await;
+            within(bound, ended(GRANTOR, &mut tasks, &mut over)).await;
         }
         Some(failure) => {
             tracing::error!(%failure, "stopping");
@@ -281,7 +283,7 @@ async fn supervise(
     sessions.close();
     within(FINISH_WITHIN, sessions.wait()).await;
     // The lane ends when the calls that could still write are over.
-    within(FINISH_WITHIN, ended("lane", &mut tasks)).await;
+    within(FINISH_WITHIN, ended("lane", &mut tasks, &mut over)).await;
     stops.finish.cancel();
     within(FINISH_WITHIN, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.shutdown().await;
@@ -299,18 +301,17 @@ async fn first_end(tasks: &mut Tasks) -> Failure {
 }
 
 // Until this task has ended, or none is left. In a stop, a task that ends otherwise than it should is only told of.
-async fn ended(name: &str, tasks: &mut Tasks) {
-    while let Some(outcome) = tasks.join_next().await {
-        match outcome {
-            Ok((ended, Ok(()))) if ended == name => return,
-            Ok((ended, Err(failure))) => {
-                tracing::warn!(task = ended, %failure, "ended in the stop");
-                if ended == name {
-                    return;
+async fn ended(name: &str, tasks: &mut Tasks, over: &mut Vec<&'static str>) {
+    while !over.contains(&name) {
+        match tasks.join_next().await {
+            None => return,
+            Some(Ok((ended, outcome))) => {
+                over.push(ended);
+                if let Err(failure) = outcome {
+                    tracing::warn!(task = ended, %failure, "ended in the stop");
                 }
             }
-            Ok((_, Ok(()))) => {}
-            Err(error) => tracing::error!(%error, "a task panicked in the stop"),
+            Some(Err(error)) => tracing::error!(%error, "a task panicked in the stop"),
         }
     }
 }
