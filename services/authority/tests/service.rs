@@ -58,6 +58,13 @@ impl Running {
         running
     }
 
+    /// Callers hang up first: a connection that is open would be waited for.
+    async fn stop(self) {
+        let Running { authority, consent, decision, policy, _directory } = self;
+        drop((consent, decision, policy));
+        authority.stop().await;
+    }
+
     async fn publish(&mut self, toml: &str) -> Result<pb::PublishPolicyResponse, Status> {
         let request = pb::PublishPolicyRequest { context: Some(context()), toml: toml.to_owned() };
         self.policy.publish_policy(request).await.map(tonic::Response::into_inner)
@@ -174,7 +181,7 @@ async fn a_deadline_that_passes_gives_recorded_and_the_wait_goes_on_elsewhere() 
     let lost = pb::GetConfirmationRequest { chain: vec![9; 32].into(), ..ask };
     let outcome = error(running.consent.get_confirmation(lost).await);
     assert_eq!(outcome, refused(Code::Aborted, "LOST", ""));
-    running.authority.stop().await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -208,7 +215,7 @@ async fn an_opt_out_is_effective_and_the_authority_denies_at_once() {
     let answers = running.decision.batch_can_train(batch).await.unwrap().into_inner().answers;
     let reasons: Vec<_> = answers.iter().map(pb::CanTrainAnswer::reason).collect();
     assert_eq!(reasons, [pb::Reason::AccountOptedOut, pb::Reason::UnknownAccount]);
-    running.authority.stop().await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -254,7 +261,7 @@ async fn what_was_written_is_read_back() {
     let policy = running.policy.get_policy(pb::GetPolicyRequest {}).await.unwrap().into_inner();
     assert_eq!((policy.toml.as_str(), policy.name.as_str(), policy.version), (POLICY, "test", 1));
     assert_eq!(policy.position.unwrap().revision, 1);
-    running.authority.stop().await;
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -300,5 +307,5 @@ async fn every_refusal_has_its_code_its_reason_and_its_field() {
     let many = pb::BatchCanTrainRequest { requests: vec![question("ada"); 1001], min_position: None };
     let outcome = error(running.decision.batch_can_train(many).await);
     assert_eq!(outcome, invalid("BATCH_TOO_LARGE", "requests"));
-    running.authority.stop().await;
+    running.stop().await;
 }
