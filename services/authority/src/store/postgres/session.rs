@@ -46,6 +46,7 @@ pub(super) fn options(url: PgConnectOptions) -> PgConnectOptions {
 pub struct PostgresSession {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
+    is_in_transaction: bool,
     sees_standbys: bool,
 }
 
@@ -57,7 +58,7 @@ impl std::fmt::Debug for PostgresSession {
 
 impl PostgresSession {
     pub(super) fn new(options: PgConnectOptions) -> PostgresSession {
-        PostgresSession { options, connection: None, sees_standbys: false }
+        PostgresSession { options, connection: None, is_in_transaction: false, sees_standbys: false }
     }
 
     /// Whether the role may read how far the standbys are.
@@ -65,13 +66,24 @@ impl PostgresSession {
         self.sees_standbys
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.connection.is_some()
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.is_in_transaction
+    }
+
+    /// Begins by a script that starts with BEGIN. Never inside a transaction whose owner forgot it.
+    pub(super) async fn begin_with(&mut self, sql: &'static str) -> Result<Vec<PgRow>, StoreError> {
+        if self.is_in_transaction {
+            self.close();
+        }
+        let rows = self.script(sql).await?;
+        self.is_in_transaction = true;
+        Ok(rows)
     }
 
     /// Ends whatever is under way by ending the connection.
     pub(super) fn close(&mut self) {
         self.connection = None;
+        self.is_in_transaction = false;
     }
 
     /// Statements without parameters, in one round trip; the rows of all of them.
@@ -124,7 +136,7 @@ impl Session for PostgresSession {
     type Row = PgRow;
 
     async fn begin(&mut self) -> Result<(), StoreError> {
-        self.script("BEGIN").await.map(|_| ())
+        self.begin_with("BEGIN").await.map(|_| ())
     }
 
     async fn rows(
@@ -146,16 +158,18 @@ impl Session for PostgresSession {
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {
-        // Without its connection there is no transaction left to commit.
-        if !self.is_open() {
-            return Err(StoreError::Unavailable("the connection was lost before the commit".into()));
+        // An error before has closed the connection, and with it there is nothing left to commit.
+        if !self.is_in_transaction {
+            return Err(StoreError::Unavailable("the transaction was lost before the commit".into()));
         }
+        self.is_in_transaction = false;
         self.script("COMMIT").await.map(|_| ()).map_err(|error| StoreError::OutcomeUnknown(error.to_string()))
     }
 
     async fn rollback(&mut self) {
         // Where it fails the connection is closed, which is a rollback too.
-        if self.is_open() {
+        if self.is_in_transaction {
+            self.is_in_transaction = false;
             let _ = self.script("ROLLBACK").await;
         }
     }

@@ -63,7 +63,7 @@ impl PostgresWriter {
     }
 
     async fn read_locked(&mut self, needs: &Needs) -> Result<Locked, StoreError> {
-        let rows = self.session.script(LOCK).await?;
+        let rows = self.session.begin_with(LOCK).await?;
         let row = match rows.as_slice() {
             [] => return Err(StoreError::Broken("the ledger has no head row".into())),
             [_locked] => return Err(StoreError::Foreign),
@@ -106,7 +106,7 @@ impl Writer for PostgresWriter {
     }
 
     async fn commit(&mut self, append: &Append) -> Result<(), StoreError> {
-        if !self.session.is_open() {
+        if !self.session.is_in_transaction() {
             return Err(StoreError::Unavailable("the lock was lost before the commit".into()));
         }
         // An error here is no unknown outcome: the commit was not asked for, and the connection is closed.

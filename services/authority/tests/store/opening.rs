@@ -1,0 +1,85 @@
+//! A store is opened only with the schema of this program, and a ledger is born once.
+
+use crate::batch::{checked_ledger, commit, write};
+use crate::stand::{EPOCH, ID_KEY, OnSqlite, Stand, find};
+use consent_authority::store::{Leases, Reader, SqliteStore, Store, StoreError, sqlite};
+use consent_core::chain::Chain;
+use consent_core::digest::Digest;
+use consent_core::words::{Epoch, IdKey, Revision};
+use std::path::Path;
+
+pub(crate) async fn a_ledger_is_born_empty_and_settled<S: Stand>(stand: S) {
+    let store = stand.opened().await;
+    let head = store.reader().head().await.expect("the head");
+    assert_eq!((head.epoch, head.settled_epoch, head.id_key), (EPOCH, Some(EPOCH), ID_KEY));
+    assert_eq!((head.revision, head.chain, head.digest), (Revision::ZERO, Chain::EMPTY, Digest::EMPTY));
+    assert_eq!(
+        store.reader().proof_at(Revision::ZERO).await.expect("the proof"),
+        Some((Chain::EMPTY, Digest::EMPTY))
+    );
+    let table = store.leases().await.expect("leases").table(&[]).await.expect("the table");
+    assert!(table.open.is_empty() && table.head == head);
+}
+
+pub(crate) async fn migrating_twice_changes_nothing<S: Stand>(stand: S) {
+    assert_eq!(stand.migrate().await.expect("the first").0, 0);
+    {
+        let store = stand.open().await.expect("the store");
+        commit(&mut store.writer().await.expect("a writer"), &[write(1)]).await.expect("a commit");
+    }
+    let (before, now) = stand.migrate().await.expect("the second");
+    assert_eq!(before, now);
+    let store = stand.open().await.expect("the store");
+    assert_eq!(store.reader().head().await.expect("the head").epoch, EPOCH);
+    assert_eq!(checked_ledger(&store).await, 1);
+}
+
+pub(crate) async fn a_store_without_schema_is_refused<S: Stand>(stand: S) {
+    assert!(matches!(stand.open().await, Err(StoreError::Schema(_))));
+}
+
+pub(crate) async fn a_newer_schema_is_refused<S: Stand>(stand: S) {
+    stand.migrate().await.expect("the migration");
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (1000, 'from the future', true, '', 0)";
+    stand.sql(newer).await.expect("the row");
+    assert!(matches!(stand.open().await, Err(StoreError::Schema(why)) if why.contains("1000")));
+    assert!(matches!(stand.migrate().await, Err(StoreError::Schema(_))), "nor does a migration touch it");
+}
+
+pub(crate) async fn another_schema_is_refused<S: Stand>(stand: S) {
+    stand.migrate().await.expect("the migration");
+    stand.sql("UPDATE _sqlx_migrations SET checksum = 'another'").await.expect("the row");
+    assert!(matches!(stand.open().await, Err(StoreError::Schema(_))));
+    assert!(matches!(stand.migrate().await, Err(StoreError::Schema(_))));
+}
+
+pub(crate) async fn a_second_process_is_refused_by_name_of_the_directory(stand: OnSqlite) {
+    let store = stand.opened().await;
+    let named = |error: StoreError| match error {
+        StoreError::Unavailable(why) => assert!(why.contains(&stand.address()), "{why}"),
+        other => panic!("{other}"),
+    };
+    named(find(&stand.address()).await.err().expect("a refusal"));
+    named(sqlite::migrate(Path::new(&stand.address()), EPOCH, ID_KEY).await.err().expect("a refusal"));
+    drop(store);
+    assert!(stand.open().await.is_ok(), "the directory is free again");
+}
+
+pub(crate) async fn a_copied_file_is_another_server(stand: OnSqlite) {
+    drop(stand.opened().await);
+    let copy = tempfile::tempdir().expect("a directory");
+    // Closed, the whole database is in the one file.
+    stand.sql("PRAGMA wal_checkpoint(TRUNCATE)").await.expect("a checkpoint");
+    let from = Path::new(&stand.address()).join("consent.db");
+    std::fs::copy(from, copy.path().join("consent.db")).expect("a copy");
+    let store = SqliteStore::open(copy.path()).await.expect("the copy");
+    assert!(matches!(store.reader().head().await, Err(StoreError::Foreign)));
+    let fresh = Epoch::new([9; 16]);
+    assert!(store.leases().await.expect("leases").mint(fresh).await.expect("the mint"));
+    let head = store.reader().head().await.expect("the head");
+    assert_eq!(
+        (head.epoch, head.settled_epoch, head.id_key),
+        (fresh, Some(EPOCH), IdKey::new(*ID_KEY.bytes()))
+    );
+}
