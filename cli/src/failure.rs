@@ -103,13 +103,24 @@ impl Failure {
         }
     }
 
-    /// A server cannot start, or had to stop.
-    pub(crate) fn server(message: impl Into<String>) -> Failure {
+    /// A server could not start.
+    pub(crate) fn cannot_start(why: &dyn Error) -> Failure {
         Failure {
             exit: Exit::Failed,
             code: "FAILED_PRECONDITION",
-            reason: "SERVER".to_owned(),
-            message: message.into(),
+            reason: "CANNOT_START".to_owned(),
+            message: why.to_string(),
+            next: None,
+        }
+    }
+
+    /// A server had to stop: it would have broken a promise by going on.
+    pub(crate) fn stopped(why: &dyn Error) -> Failure {
+        Failure {
+            exit: Exit::Failed,
+            code: "ABORTED",
+            reason: "STOPPED".to_owned(),
+            message: why.to_string(),
             next: None,
         }
     }

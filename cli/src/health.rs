@@ -15,8 +15,8 @@ pub(crate) struct Args {
     /// The server
     #[arg(long, value_name = "URL", default_value = connect::SIDECAR, env = "CONSENT_SIDECAR_ENDPOINT")]
     endpoint: String,
-    /// Readiness of this service. Empty: liveness, whether the process is there at all
-    #[arg(long, value_name = "NAME", default_value = "consent.v1.DecisionService")]
+    /// Whose readiness to ask for; `liveness` asks whether the process answers at all
+    #[arg(long, value_name = "NAME", default_value = "")]
     service: String,
     #[command(flatten)]
     pub(crate) call: Call,

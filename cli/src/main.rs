@@ -2,12 +2,17 @@
 //!
 //! A result goes to stdout, everything else to stderr, and the exit code says how it ended (`failure::Exit`).
 
+mod authority;
 mod check;
 mod connect;
+mod dev;
 mod failure;
 mod health;
+mod migrate;
 mod output;
 mod set;
+mod sidecar;
+mod signals;
 mod values;
 
 use crate::failure::{Exit, Failure};
@@ -25,6 +30,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Dev(dev::Args),
+    Authority(authority::Args),
+    Sidecar(sidecar::Args),
+    Migrate(migrate::Args),
     Check(check::Args),
     Set(set::Args),
     Health(health::Args),
@@ -37,11 +46,18 @@ impl Command {
             Command::Check(args) => args.call.output,
             Command::Set(args) => args.call.output,
             Command::Health(args) => args.call.output,
+            Command::Dev(_) | Command::Authority(_) | Command::Sidecar(_) | Command::Migrate(_) => {
+                Format::Text
+            }
         }
     }
 
     async fn run(self) -> Result<Exit, Failure> {
         match self {
+            Command::Dev(args) => dev::run(args).await,
+            Command::Authority(args) => authority::run(args).await,
+            Command::Sidecar(args) => sidecar::run(args).await,
+            Command::Migrate(args) => migrate::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Set(args) => set::run(args).await,
             Command::Health(args) => health::run(args).await,
@@ -77,6 +93,12 @@ mod tests {
     #[test]
     fn right_command_lines_are_taken() {
         for line in [
+            "dev",
+            "dev --data-dir /tmp/consent --port 0",
+            "authority --store sqlite:/tmp/consent --sidecar-lease 300ms --replica-lease 600ms --answer-hold 5ms",
+            "authority --store postgres://consent@127.0.0.1/consent --listen 127.0.0.1:0 --replica b --poll 5ms",
+            "sidecar --authority http://127.0.0.1:7401,http://127.0.0.1:7411 --socket /tmp/consent.sock",
+            "migrate --store sqlite:/tmp/consent",
             "check ada",
             "check ada --artifact a --product ai_studio --kind output --collected-at now --incognito --exit-code -o json",
             "check ada --collected-at 2026-11-25T07:30:00Z --endpoint unix:///run/consent.sock",
@@ -99,6 +121,17 @@ mod tests {
     fn wrong_command_lines_are_usage_errors() {
         for line in [
             "",
+            "dev --port 65535",
+            "dev --port many",
+            "authority",
+            "authority --store mysql://x",
+            "authority --store sqlite:/tmp/consent --listen 0.0.0.0:7401",
+            "authority --store sqlite:/tmp/consent --sidecar-lease 3",
+            "authority --store sqlite:/tmp/consent --drift-ppm fast",
+            "authority --store sqlite:/tmp/consent --lease 3s",
+            "sidecar",
+            "sidecar --authority 127.0.0.1:7401",
+            "migrate",
             "chek ada",
             "check",
             "check ada --collected-at yesterday",
