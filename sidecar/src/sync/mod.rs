@@ -210,6 +210,7 @@ impl Driver {
             return self.step(Input::Doubted { cause: Cause::Foreign });
         }
         self.step(Input::Received { stream, message });
+        self.stand();
     }
 
     /// R6: one revision. What cannot be read is never skipped.
@@ -391,6 +392,7 @@ impl Driver {
     fn forget(&mut self, stream: Stream) {
         self.connections.retain(|connection| connection.stream != stream);
         self.snapshot.take_if(|snapshot| snapshot.stream() == stream);
+        self.stand();
     }
 
     fn url(&self, stream: Stream) -> &str {

@@ -1,0 +1,158 @@
+//! When it may allow: R4, R5, R6, R10 and R12 as an authority and a caller see them.
+
+use crate::ledger::{Ledger, frames};
+use crate::node::Node;
+use crate::script::{Authority, long, short, soon, until, values};
+use consent::clock;
+use consent::convert::sync;
+use consent::pb::{Reason, SidecarState};
+use consent_core::confirm::{Start, ToAuthority};
+use consent_core::words::{Choice, Nonce, Span};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+#[tokio::test]
+async fn a_lease_that_nobody_renews_is_over_and_comes_back() {
+    let (mut authority, ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let request = HealthCheckRequest { service: String::new() };
+    let watch = HealthClient::new(node.channel.clone()).watch(request).await.expect("a watch");
+    let mut watch = watch.into_inner();
+    let mut told = async || soon("a status", watch.message()).await.unwrap().expect("it goes on").status();
+    assert_eq!(told().await, ServingStatus::NotServing);
+
+    let mut session = authority.hello(None).await;
+    session.snapshot(authority.incarnation, &ledger, short()).await;
+    let nonce = session.keepalive().await;
+    session.grant(nonce, ledger.place).await;
+    assert_eq!(told().await, ServingStatus::Serving);
+    assert_eq!(told().await, ServingStatus::NotServing);
+    assert_eq!(node.ask().await.reason(), Reason::Stale);
+    assert_eq!(node.health("").await, ServingStatus::NotServing);
+    assert_eq!(node.health("liveness").await, ServingStatus::Serving);
+    let status = node.is(SidecarState::Lapsed).await;
+    assert!(status.lease_left.is_none() && !status.why.is_empty());
+
+    // The table was kept and followed: a grant is all that it takes.
+    let _session = session.grant_from_now_on(ledger.place);
+    assert_eq!(told().await, ServingStatus::Serving);
+    node.answers(Reason::PlanDefaultIn).await;
+}
+
+#[tokio::test]
+async fn a_lease_counts_from_when_its_keepalive_was_sent() {
+    let (mut authority, ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let mut session = authority.hello(None).await;
+    session.snapshot(authority.incarnation, &ledger, short()).await;
+    let first = session.keepalive().await;
+    let heard = clock::now();
+    let is_over = || async { clock::now().shortest_since(heard) > short().sidecar_lease() };
+    until("the end of the first lease", is_over, |is_over| *is_over).await;
+    session.grant(first, ledger.place).await;
+    // A grant for a keepalive that was never sent says nothing either.
+    session.grant(Nonce(1_000_000), ledger.place).await;
+    // Whatever was said before this frame has been heard when it is applied.
+    let mut ledger = ledger;
+    session.say(frames([ledger.choose(Choice::In)])).await;
+    until("the frame", || node.ask(), |a| a.position.as_ref().is_some_and(|p| p.revision == 3)).await;
+    assert_eq!(node.ask().await.reason(), Reason::Stale);
+}
+
+#[tokio::test]
+async fn a_grant_ahead_of_the_table_is_held_until_the_table_is_there() {
+    let (mut authority, mut ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let mut session = authority.hello(None).await;
+    session.snapshot(authority.incarnation, &ledger, long()).await;
+    let nonce = session.keepalive().await;
+    let (first, second) = (ledger.choose(Choice::Out), ledger.choose(Choice::In));
+    session.grant(nonce, ledger.place).await;
+    session.say(frames([first])).await;
+    let behind =
+        until("revision 3", || node.ask(), |a| a.position.as_ref().is_some_and(|p| p.revision == 3)).await;
+    assert_eq!(behind.reason(), Reason::Stale);
+    assert_eq!(node.status().await.state(), SidecarState::Syncing);
+    session.say(frames([second])).await;
+    let decided = node.answers(Reason::AccountOptedIn).await;
+    assert_eq!(decided.position.map(|position| position.revision), Some(4));
+    assert_eq!(node.status().await.state(), SidecarState::Live);
+}
+
+#[tokio::test]
+async fn an_ack_comes_only_when_no_older_answer_is_valid() {
+    let hold = Span::from_millis(200);
+    let terms = values(|values| {
+        values.sidecar_lease = Span::from_millis(30_000);
+        values.replica_lease = Span::from_millis(45_000);
+        values.hold = hold;
+    });
+    let (mut authority, mut ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let mut session = authority.bring_to_life(&ledger, terms).await;
+    node.answers(Reason::PlanDefaultIn).await;
+    let change = ledger.choose(Choice::Out);
+    let before = clock::now();
+    session.say(frames([change])).await;
+    session.acked(ledger.place).await;
+    assert!(clock::now().longest_since(before) >= hold, "acked while an older answer was valid");
+}
+
+#[tokio::test]
+async fn an_authority_that_leaves_costs_no_denial() {
+    let (mut first, mut second, ledger) = (Authority::start().await, Authority::start().await, Ledger::new());
+    second.incarnation = consent_core::words::Incarnation::new([8; 16]);
+    let node = Node::start(&[&first, &second]).await;
+    // Which of the two is tried first is drawn at random.
+    let (leaving, staying) = tokio::select! {
+        session = first.hello(None) => {
+            session.snapshot(first.incarnation, &ledger, long()).await;
+            (session, second)
+        }
+        session = second.hello(None) => {
+            session.snapshot(second.incarnation, &ledger, long()).await;
+            (session, first)
+        }
+    };
+    let mut staying = staying;
+    let leaving = leaving.grant_from_now_on(ledger.place);
+    node.answers(Reason::PlanDefaultIn).await;
+    leaving.say(sync::draining()).await;
+
+    let session = staying.hello(Some(ledger.place)).await;
+    assert_eq!(node.ask().await.reason(), Reason::PlanDefaultIn);
+    session.welcome(staying.incarnation, &ledger, long(), Start::Continue).await;
+    let _staying_session = session.grant_from_now_on(ledger.place);
+    let last = *leaving.nonces.borrow();
+    assert_eq!(
+        leaving.closed().await,
+        [ToAuthority::Relinquish { last: last.expect("it asked for leases") }]
+    );
+    assert_eq!(node.ask().await.reason(), Reason::PlanDefaultIn);
+    let status = node.status().await;
+    assert_eq!((status.state(), status.authority), (SidecarState::Live, staying.url.clone()));
+}
+
+#[tokio::test]
+async fn a_sidecar_that_stops_gives_its_lease_back_after_the_hold() {
+    let hold = Span::from_millis(200);
+    let terms = values(|values| {
+        values.sidecar_lease = Span::from_millis(30_000);
+        values.replica_lease = Span::from_millis(45_000);
+        values.hold = hold;
+    });
+    let (mut authority, ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let session = authority.bring_to_life(&ledger, terms).await;
+    node.answers(Reason::PlanDefaultIn).await;
+    let Node { sidecar, channel, decisions: _ } = node;
+    drop(channel);
+    let before = clock::now();
+    let stopping = tokio::spawn(sidecar.stop());
+    let last = *session.nonces.borrow();
+    let rest = session.closed().await;
+    assert!(clock::now().longest_since(before) >= hold, "given back while an answer was valid");
+    assert_eq!(rest, [ToAuthority::Relinquish { last: last.expect("it asked for leases") }]);
+    soon("the end", stopping).await.expect("it stops");
+}
