@@ -42,15 +42,20 @@ pub fn server() -> Server<Stack<Reworded, Identity>> {
         .http2_keepalive_timeout(Some(KEEPALIVE))
 }
 
-/// Adds reflection, v1 and v1alpha.
-pub fn add_reflection(routes: &mut RoutesBuilder) -> Result<(), tonic_reflection::server::Error> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
+/// Adds reflection, v1 and v1alpha, of these services and of health: a list of what is not served would mislead.
+pub fn add_reflection(
+    routes: &mut RoutesBuilder,
+    services: &[&str],
+) -> Result<(), tonic_reflection::server::Error> {
+    let builder = |own: &str| {
+        let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTOR)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let names = services.iter().copied().chain([tonic_health::pb::health_server::SERVICE_NAME, own]);
+        names.fold(builder, |builder, name| builder.with_service_name(name))
     };
-    routes.add_service(builder().build_v1()?);
-    routes.add_service(builder().build_v1alpha()?);
+    routes.add_service(builder("grpc.reflection.v1.ServerReflection").build_v1()?);
+    routes.add_service(builder("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?);
     Ok(())
 }
 

@@ -4,18 +4,16 @@
 //! would go on saying so in a process that was stopped and has just come back; here each probe reads the lease.
 
 use crate::node::Node;
+use crate::serve::SERVICES;
 use consent::clock;
-use consent::pb::decision_service_server::DecisionServiceServer;
-use consent::pb::sidecar_service_server::SidecarServiceServer;
 use consent_core::words::Moment;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 /// The name under which a probe learns that the process runs, whatever its state.
@@ -44,15 +42,10 @@ impl Probes {
 }
 
 fn probe(request: &HealthCheckRequest) -> Result<Probe, Status> {
-    const READINESS: [&str; 4] = [
-        "",
-        <DecisionServiceServer<()> as NamedService>::NAME,
-        <SidecarServiceServer<()> as NamedService>::NAME,
-        <HealthServer<()> as NamedService>::NAME,
-    ];
     match request.service.as_str() {
         LIVENESS => Ok(Probe::Liveness),
-        service if READINESS.contains(&service) => Ok(Probe::Readiness),
+        "" => Ok(Probe::Readiness),
+        service if SERVICES.contains(&service) => Ok(Probe::Readiness),
         _ => Err(Status::not_found("there is no such service here")),
     }
 }
@@ -112,19 +105,13 @@ async fn follow(node: &Node, probe: Probe, out: &mpsc::Sender<Result<HealthCheck
         if told.replace(now) != Some(now) && out.send(Ok(response(now))).await.is_err() {
             return;
         }
-        let lapse = async {
-            match until {
-                Some(until) => clock::sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             changed = standing.changed() => {
                 if changed.is_err() {
                     return;
                 }
             }
-            () = lapse => (),
+            () = clock::alarm(until) => (),
         }
     }
 }

@@ -5,8 +5,8 @@ use crate::decision::Decisions;
 use crate::health::Probes;
 use crate::node::Node;
 use crate::status::StatusPage;
-use consent::pb::decision_service_server::DecisionServiceServer;
-use consent::pb::sidecar_service_server::SidecarServiceServer;
+use consent::pb::decision_service_server::{self, DecisionServiceServer};
+use consent::pb::sidecar_service_server::{self, SidecarServiceServer};
 use consent::serve::{MESSAGE_LEN_MAX, add_reflection, listen_tcp, listen_unix, server};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::HealthServer;
 
+/// What a sidecar serves, beside health and reflection.
+pub(crate) const SERVICES: [&str; 2] =
+    [decision_service_server::SERVICE_NAME, sidecar_service_server::SERVICE_NAME];
 /// How long calls under way may take to end when the sidecar stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -71,7 +74,7 @@ fn routes(node: &Arc<Node>, stopped: &CancellationToken) -> Result<Routes, Start
     routes.add_service(decisions.max_decoding_message_size(MESSAGE_LEN_MAX));
     routes.add_service(SidecarServiceServer::new(StatusPage::new(Arc::clone(node))));
     routes.add_service(HealthServer::new(Probes::new(Arc::clone(node), stopped.clone())));
-    add_reflection(&mut routes)?;
+    add_reflection(&mut routes, &SERVICES)?;
     Ok(routes.routes())
 }
 

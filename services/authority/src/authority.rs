@@ -205,7 +205,8 @@ async fn assemble<S: Store>(
     tasks.spawn(named("health", health::run(reporter, lease.clone(), stops.leave.clone())));
 
     let mut routes = RoutesBuilder::default();
-    serve::add_reflection(&mut routes).map_err(|error| StartError::Descriptor(error.to_string()))?;
+    serve::add_reflection(&mut routes, &health::SERVICES)
+        .map_err(|error| StartError::Descriptor(error.to_string()))?;
     routes.add_service(health);
     service::add(&mut routes, service::Parts { reader: reader.clone(), lane, confirmations, id_key, lease });
     let snapshots = Arc::new(Semaphore::new(limits.snapshots));

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+/// What the authority serves.
+pub(crate) const SERVICES: [&str; 4] = [CONSENT, DECISION, POLICY, SYNC];
 /// The name under which liveness is asked for.
 pub(crate) const LIVENESS: &str = "liveness";
 
@@ -53,7 +55,7 @@ pub(crate) async fn run(
 }
 
 async fn report(reporter: &HealthReporter, status: ServingStatus) {
-    for name in ["", CONSENT, DECISION, POLICY, SYNC] {
+    for name in SERVICES.into_iter().chain([""]) {
         reporter.set_service_status(name, status).await;
     }
 }
