@@ -123,12 +123,11 @@ impl Driver {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         while !self.has_left {
             self.connect();
-            let wake = wake(self.holder.wake_at());
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !self.is_leaving => self.leave(),
                 Some(event) = self.inbox.recv() => self.on(event),
-                () = wake => self.step(Input::TimePassed),
+                () = clock::alarm(self.holder.wake_at()) => self.step(Input::TimePassed),
             }
             self.drop_silent();
         }
@@ -434,13 +433,6 @@ fn why(state: State, cause: Option<Cause>, trouble: Option<&str>) -> String {
         Cause::Unreadable => "an authority said what it cannot read",
     });
     [Some(state), cause, trouble].into_iter().flatten().collect::<Vec<_>>().join("; ")
-}
-
-async fn wake(at: Option<Moment>) {
-    match at {
-        Some(at) => clock::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn random() -> u64 {
