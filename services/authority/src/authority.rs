@@ -261,6 +261,8 @@ async fn supervise(
     failing: oneshot::Sender<Failure>,
 ) {
     let failure = tokio::select! {
+        // In this order: told to leave, the listener ends at once, and that is no failure.
+        biased;
         () = stops.leave.cancelled() => None,
         failure = first_end(&mut tasks) => Some(failure),
     };
