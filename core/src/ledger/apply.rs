@@ -9,7 +9,7 @@ use super::{HeadRecord, NotLoaded, State};
 use crate::event::{Event, Keys};
 use crate::head::{
     AccountHead, AccountLayer, AccountProduct, Cell, Edge, ExclusionHead, Head, HeadKey, KnownAccount,
-    NAMES_MAX, OrganizationHead, OrganizationLayer, OrganizationProduct, PolicyHead,
+    NAMES_MAX, OrganizationHead, OrganizationLayer, OrganizationProduct, PolicyHead, ProductHead,
 };
 use crate::layers;
 use crate::policy::Document;
@@ -313,9 +313,8 @@ impl State {
         }
         let mut policy = self.policy.clone();
         policy.publish(document, edge);
-        let fits = |product: &crate::head::ProductHead| {
-            product.plans.len() <= NAMES_MAX && product.kinds.len() <= NAMES_MAX
-        };
+        let fits =
+            |product: &ProductHead| product.plans.len() <= NAMES_MAX && product.kinds.len() <= NAMES_MAX;
         if policy.products.len() > NAMES_MAX || !policy.products.iter().all(fits) {
             return Err(Broken::BadDocument);
         }

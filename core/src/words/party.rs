@@ -80,8 +80,8 @@ impl Restrictions {
     }
 
     /// Is a sticky one in the set?
-    pub const fn any_sticky(self) -> bool {
-        self.has(Restriction::Minor) || self.has(Restriction::Region)
+    pub fn any_sticky(self) -> bool {
+        Restriction::ALL.into_iter().any(|restriction| restriction.is_sticky() && self.has(restriction))
     }
 
     /// The set with it.

@@ -3,9 +3,11 @@
 use consent_core::command::Command;
 use consent_core::decision::Reason::{self, *};
 use consent_core::decision::{Decision, Question, decide};
-use consent_core::head::HeadKey;
+use consent_core::event::Event;
+use consent_core::head::{AccountHead, HeadKey, HeadKind};
 use consent_core::ledger::State;
-use consent_core::words::{Choice, Restriction, Timestamp};
+use consent_core::policy::{Guard, PolicyFile};
+use consent_core::words::{Choice, Restriction, Seconds, Timestamp};
 
 use crate::ledger::{Ledger, MISTRAL, about, account, artifact, company, member};
 
@@ -226,4 +228,61 @@ fn a_head_that_was_not_loaded_is_not_ready_and_never_unknown() {
         batch.load(*key, Some(bytes)).unwrap();
     }
     assert_eq!(ask(&batch).reason, PlanDefaultIn);
+}
+
+#[test]
+fn a_table_without_the_organization_of_an_account_is_not_ready() {
+    let mut ledger = Ledger::mistral();
+    ledger.at(2_000).plan(member("ada"), "le_chat", Some("free")).put("ada", Some("acme"));
+    let mut table = State::empty();
+    for (key, head) in ledger.state.heads().filter(|(key, _)| key.kind() != HeadKind::Organization) {
+        table.load(key, Some(&head.encode())).unwrap();
+    }
+    table.reached(ledger.state.revision(), ledger.state.recorded_at());
+    let question = about("le_chat", "input", 20_000);
+    assert_eq!(decide(&table, &question, Timestamp::from_millis(60_000)), Decision::NOT_READY);
+    assert_eq!(ledger.ask(question).reason, PlanDefaultIn);
+}
+
+#[test]
+fn a_head_and_gates_that_were_never_open_allow_nothing() {
+    // No fold comes to this; a head of zeros must deny all the same.
+    let ledger = free();
+    let mut table = ledger.state.clone();
+    let mut policy = ledger.state.policy().clone();
+    policy
+        .products
+        .iter_mut()
+        .flat_map(|product| &mut product.kinds)
+        .for_each(|(_, gate)| gate.since = Seconds::ZERO);
+    let mut ada = ledger.known("ada").clone();
+    ada.products.iter_mut().for_each(|product| product.allow_since = Seconds::ZERO);
+    table.load(HeadKey::Policy, Some(&policy.encode())).unwrap();
+    table.load(HeadKey::Account(account("ada")), Some(&AccountHead::Known(ada).encode())).unwrap();
+    let decision = decide(&table, &about("le_chat", "input", 20_000), Timestamp::from_millis(60_000));
+    assert_eq!(decision, Decision { reason: CollectedBeforeAllowed, is_final: true });
+}
+
+#[test]
+fn a_product_that_was_dropped_is_unknown_and_takes_opt_outs() {
+    let mut ledger = free();
+    let (chat, studio) = MISTRAL.split_at(MISTRAL.find("[product.ai_studio]").unwrap());
+    let top = chat.split("[product.le_chat]").next().unwrap().replace("version = 1", "version = 2");
+    ledger.at(20_000).publish(&format!("{top}{studio}")).unwrap();
+    let question = about("le_chat", "input", 10_000);
+    assert_eq!(ledger.ask(question), Decision { reason: UnknownProduct, is_final: true });
+    assert_eq!(ledger.hits(question).iter().collect::<Vec<_>>(), [UnknownProduct]);
+    ledger.at(30_000).choose(member("ada"), "le_chat", Choice::Out);
+}
+
+#[test]
+fn a_guard_is_only_ever_raised() {
+    let mut ledger = free();
+    let before = ledger.state.policy().guard;
+    let mut policy = PolicyFile::parse(MISTRAL).unwrap().document().clone();
+    policy.version = 2;
+    policy.guard = Guard::ZERO;
+    let next = ledger.state.revision().next().unwrap();
+    ledger.state.apply(&Event::PolicyPublished { policy }, next, Timestamp::from_millis(9_000)).unwrap();
+    assert_eq!(ledger.state.policy().guard, before);
 }
