@@ -230,6 +230,8 @@ async fn what_was_written_is_read_back() {
     running.consent.put_account(put).await.unwrap();
     running.plan("ada", "gold").await;
     let receipt = running.choose("ada", pb::Choice::Out).await.unwrap();
+    assert_eq!(receipt.confirmation(), pb::Confirmation::Recorded, "nobody asked how far it has come");
+    assert!(receipt.changed);
 
     let ask = |account: &str| pb::GetAccountRequest { account: account.to_owned() };
     let ada = running.consent.get_account(ask("ada")).await.unwrap().into_inner();

@@ -7,7 +7,8 @@
 //! Two bounded queues, and two rules for a full one. Opt-outs have one of their own, and where it is full their
 //! callers wait for room within their deadline: an opt-out is never refused because others write much. Every
 //! other write is refused at once, OVERLOADED, while it is not queued yet and the caller can still be told so.
-//! Waiting callers need no bound here: each holds a stream, and streams are bounded by the server.
+//! Waiting callers need no bound here: each holds a stream, and streams are bounded by the server. A batch takes
+//! opt-outs first, so under a flood of them the others wait, each up to its deadline.
 //!
 //! - `task`: takes batches, retries while the store is away, answers everyone within a bound.
 //! - `batch`: what a batch comes to under the lock; pure but for the drawing of names.

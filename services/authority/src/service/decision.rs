@@ -109,3 +109,56 @@ impl Answers {
         Answers { decisions: vec![decision; questions.len()], position, valid_for: Span::ZERO }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::sqlite::{self, SqliteStore};
+    use consent_core::decision::Reason;
+    use consent_core::words::{Epoch, Moment, Revision};
+
+    const EPOCH: Epoch = Epoch::new([1; 16]);
+    const HOLD: Span = Span::from_millis(60_000);
+
+    fn lease(epoch: Epoch, until: Moment, hold: Span) -> Option<Lease> {
+        Some(Lease { epoch, until, hold })
+    }
+
+    #[tokio::test]
+    async fn only_under_its_own_lease_does_it_say_more_than_stale() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let id_key = IdKey::new([7; 16]);
+        sqlite::migrate(directory.path(), EPOCH, id_key).await.expect("migrated");
+        let store = SqliteStore::open(directory.path()).await.expect("a store");
+        let (own, lease_seen) = watch::channel(None);
+        let decisions = Decisions { reader: store.reader(), id_key, lease: lease_seen };
+        let artifact = pb::Artifact {
+            id: "artifact".to_owned(),
+            collected_at: Some(consent::convert::to_timestamp(clock::wall())),
+            ..pb::Artifact::default()
+        };
+        let request =
+            pb::CanTrainRequest { account: "ada".to_owned(), artifact: Some(artifact), min_position: None };
+        let question = wire::asked(&request).expect("a question").question(&id_key);
+        let reason = async |lease, min_position| {
+            own.send_replace(lease);
+            let answers = decisions.answer(&[question], min_position).await.expect("an answer");
+            answers.decisions[0].reason
+        };
+
+        let later = clock::now().after(HOLD);
+        let here = |revision| Some(Position { epoch: EPOCH, revision });
+        assert_eq!(reason(lease(EPOCH, later, HOLD), None).await, Reason::UnknownAccount);
+        assert_eq!(reason(lease(EPOCH, later, HOLD), here(Revision::ZERO)).await, Reason::UnknownAccount);
+        assert_eq!(reason(None, None).await, Reason::Stale);
+        assert_eq!(reason(lease(EPOCH, clock::now(), HOLD), None).await, Reason::Stale);
+        let other = Epoch::new([2; 16]);
+        assert_eq!(reason(lease(other, later, HOLD), None).await, Reason::Stale);
+        let elsewhere = Some(Position { epoch: other, revision: Revision::ZERO });
+        assert_eq!(reason(lease(EPOCH, later, HOLD), elsewhere).await, Reason::Stale);
+        assert_eq!(reason(lease(EPOCH, later, HOLD), here(Revision::MAX)).await, Reason::Stale);
+        // A read that takes longer than an answer may be relied upon.
+        assert_eq!(reason(lease(EPOCH, later, Span::from_nanos(1)), None).await, Reason::Stale);
+    }
+}
