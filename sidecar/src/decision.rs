@@ -11,7 +11,7 @@ use consent::pb::decision_service_server::DecisionService;
 use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
 use consent::{clock, status::status};
 use consent_core::decision::Decision;
-use consent_core::words::{Position, Span};
+use consent_core::words::{Moment, Position, Span};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -27,28 +27,36 @@ struct Basis {
     valid_for: Span,
 }
 
-/// R10. Decides every question from one state, at or past `floor`, under one lease.
-fn decide(node: &Node, floor: Option<Position>, asked: &[Asked<'_>], answers: &mut [Decision]) -> Basis {
+/// Decides every question from one state, at or past `floor`, under one lease: the six steps of R10, in their order.
+/// `now` reads the lease clocks.
+fn decide(
+    node: &Node,
+    now: impl Fn() -> Moment,
+    floor: Option<Position>,
+    asked: &[Asked<'_>],
+    answers: &mut [Decision],
+) -> Basis {
     let mut position = None;
     // Who was paused past the end of an answer starts over once: after that a DENY is cheaper for everybody.
     for _attempt in 0..2 {
-        let now0 = clock::now();
-        let lease = node.lease();
-        let view = node.table.read();
+        let now0 = now(); // (1)
+        let lease = node.lease(); // (2)
+        let view = node.table.read(); // (3)
         let Some(state) = view.state() else {
             answers.fill(Decision::NOT_READY);
             return Basis { position: None, valid_for: Span::ZERO };
         };
-        position = Some(state.position());
-        let lease =
-            lease.filter(|lease| lease.epoch == state.position().epoch && reached(state.position(), floor));
-        let Some(validity) = lease.and_then(|lease| lease.at(now0)) else { break };
+        let here = state.position();
+        position = Some(here);
+        let lease = lease.filter(|lease| lease.epoch == here.epoch && reached(here, floor));
+        let Some(validity) = lease.and_then(|lease| lease.at(now0)) else { break }; // (4)
         let wall = clock::wall();
         for (asked, answer) in asked.iter().zip(answers.iter_mut()) {
-            *answer = consent_core::decision::decide(state, &asked.question(state.id_key()), wall);
+            *answer = consent_core::decision::decide(state, &asked.question(state.id_key()), wall); // (5)
         }
         drop(view);
-        if validity.holds(clock::now()) {
+        // (6)
+        if validity.holds(now()) {
             return Basis { position, valid_for: validity.valid_for() };
         }
     }
@@ -98,7 +106,7 @@ impl DecisionService for Decisions {
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
         let mut answer = [Decision::NOT_READY];
-        let basis = decide(&self.node, floor, &[asked], &mut answer);
+        let basis = decide(&self.node, clock::now, floor, &[asked], &mut answer);
         let [answer] = answer;
         Ok(Response::new(response(answer, basis.position, basis.valid_for)))
     }
@@ -113,7 +121,126 @@ impl DecisionService for Decisions {
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
         let mut answers = vec![Decision::NOT_READY; asked.len()];
-        let basis = decide(&self.node, floor, &asked, &mut answers);
+        let basis = decide(&self.node, clock::now, floor, &asked, &mut answers);
         Ok(Response::new(responses(&answers, basis.position, basis.valid_for)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::WAITING_MAX;
+    use crate::table::Heads;
+    use consent::pb;
+    use consent_core::chain::Chain;
+    use consent_core::confirm::{Lease, Place};
+    use consent_core::decision::Reason;
+    use consent_core::digest::Digest;
+    use consent_core::words::{Epoch, IdKey, Incarnation, Revision, Timestamp};
+    use std::cell::Cell;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    const EPOCH: Epoch = Epoch::new([1; 16]);
+    const HOLD: Span = Span::from_millis(50);
+
+    fn position(epoch: Epoch, revision: u64) -> Position {
+        Position { epoch, revision: Revision::new(revision).unwrap() }
+    }
+
+    fn lease(epoch: Epoch, until: u64) -> Option<Lease> {
+        Some(Lease { epoch, until: at(until), hold: HOLD })
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment { boot: millis * 1_000_000, raw: millis * 1_000_000 }
+    }
+
+    /// A node whose table stands at revision 0 and holds nothing: whatever is decided is UNKNOWN_ACCOUNT.
+    fn node(lease: Option<Lease>) -> Arc<Node> {
+        let node = Node::new(Incarnation::new([2; 16]));
+        let Position { epoch, revision } = position(EPOCH, 0);
+        let place = Place { epoch, revision, chain: Chain::EMPTY, digest: Digest::EMPTY };
+        node.table.install(Heads::new(IdKey::new([3; 16])), &place, Timestamp::from_millis(0));
+        node.publish(lease);
+        Arc::new(node)
+    }
+
+    fn reason(node: &Node, now: impl Fn() -> Moment, floor: Option<Position>) -> (Reason, Basis) {
+        let request = pb::CanTrainRequest {
+            account: "ada".to_owned(),
+            artifact: Some(pb::Artifact {
+                id: "chat-1".to_owned(),
+                collected_at: Some(consent::convert::to_timestamp(Timestamp::from_millis(1))),
+                ..pb::Artifact::default()
+            }),
+            min_position: None,
+        };
+        let mut answers = [Decision::NOT_READY];
+        let basis = decide(node, now, floor, &[asked(&request).unwrap()], &mut answers);
+        (answers[0].reason, basis)
+    }
+
+    #[test]
+    fn it_decides_only_under_a_lease_of_the_table_s_epoch() {
+        let now = || at(1000);
+        assert_eq!(reason(&node(lease(EPOCH, 1020)), now, None).0, Reason::UnknownAccount);
+        assert_eq!(reason(&node(lease(EPOCH, 1000)), now, None).0, Reason::Stale);
+        assert_eq!(reason(&node(lease(Epoch::new([9; 16]), 5000)), now, None).0, Reason::Stale);
+        assert_eq!(reason(&node(None), now, None).0, Reason::Stale);
+        let cold = Node::new(Incarnation::new([2; 16]));
+        cold.publish(lease(EPOCH, 5000));
+        assert_eq!(reason(&cold, now, None).0, Reason::NotReady);
+    }
+
+    #[test]
+    fn an_answer_is_valid_no_longer_than_the_lease_and_the_hold() {
+        let now = || at(1000);
+        assert_eq!(reason(&node(lease(EPOCH, 1020)), now, None).1.valid_for, Span::from_millis(20));
+        assert_eq!(reason(&node(lease(EPOCH, 5000)), now, None).1.valid_for, HOLD);
+    }
+
+    #[test]
+    fn nothing_is_decided_from_before_the_floor() {
+        let node = node(lease(EPOCH, 5000));
+        let now = || at(1000);
+        assert_eq!(reason(&node, now, Some(position(EPOCH, 0))).0, Reason::UnknownAccount);
+        assert_eq!(reason(&node, now, Some(position(EPOCH, 1))).0, Reason::Stale);
+        assert_eq!(reason(&node, now, Some(position(Epoch::new([9; 16]), 0))).0, Reason::Stale);
+    }
+
+    #[test]
+    fn a_pause_past_the_end_of_an_answer_starts_over_once() {
+        let node = node(lease(EPOCH, 5000));
+        // Each reading is taken after a pause, the last of them again and again.
+        let readings = |readings: &'static [u64]| {
+            let next = Cell::new(0);
+            move || {
+                let index = next.replace(next.get() + 1);
+                at(readings[index.min(readings.len() - 1)])
+            }
+        };
+        assert_eq!(reason(&node, readings(&[1000, 1049]), None).0, Reason::UnknownAccount);
+        assert_eq!(reason(&node, readings(&[1000, 1050, 1050, 1060]), None).0, Reason::UnknownAccount);
+        let (late, basis) = reason(&node, readings(&[1000, 1050, 1050, 1100]), None);
+        assert_eq!((late, basis.valid_for), (Reason::Stale, Span::ZERO));
+        // The lease ended in the pause.
+        assert_eq!(reason(&node, readings(&[1000, 5000]), None).0, Reason::Stale);
+    }
+
+    #[tokio::test]
+    async fn a_full_waiting_room_is_not_waited_for() {
+        let node = node(lease(EPOCH, 5000));
+        let decisions = Decisions::new(Arc::clone(&node));
+        let deadline = || Deadline::of(&tonic::metadata::MetadataMap::new(), Span::from_millis(60_000));
+        let mut context = Context::from_waker(Waker::noop());
+        let waits = |floor, context: &mut Context<'_>| {
+            pin!(decisions.wait_for(Some(floor), deadline())).poll(context).is_pending()
+        };
+        assert!(waits(position(EPOCH, 1), &mut context));
+        assert!(!waits(position(EPOCH, 0), &mut context));
+        assert!(!waits(position(Epoch::new([9; 16]), 1), &mut context));
+        let _all = node.waiting.try_acquire_many(u32::try_from(WAITING_MAX).unwrap()).unwrap();
+        assert!(!waits(position(EPOCH, 1), &mut context));
     }
 }

@@ -27,7 +27,6 @@ use std::sync::Arc;
 use std::{io, thread};
 use sync::{Authority, Driver};
 use thiserror::Error;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// What a sidecar is started with.
@@ -83,7 +82,8 @@ pub enum StartError {
 pub struct Sidecar {
     served: Served,
     leave: CancellationToken,
-    synced: oneshot::Receiver<()>,
+    /// Cancelled when the sync thread has ended, by itself or because it was told to.
+    synced: CancellationToken,
 }
 
 /// Starts a sidecar: it listens when this returns, and denies until it is LIVE.
@@ -117,13 +117,14 @@ fn spawn_sync(
     node: Arc<Node>,
     authorities: Vec<Authority>,
     leave: CancellationToken,
-) -> io::Result<oneshot::Receiver<()>> {
+) -> io::Result<CancellationToken> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (done, synced) = oneshot::channel();
+    let synced = CancellationToken::new();
+    let ended = synced.clone().drop_guard();
     thread::Builder::new().name("consent-sync".to_owned()).spawn(move || {
+        // Dropped by a panic, too.
+        let _ended = ended;
         runtime.block_on(Driver::new(node, authorities).run(leave));
-        // Nobody may be waiting.
-        let _ = done.send(());
     })?;
     Ok(synced)
 }
@@ -138,7 +139,7 @@ impl Sidecar {
     /// process, so that whoever watches it starts another.
     pub async fn failed(&mut self) -> StartError {
         tokio::select! {
-            _ = &mut self.synced => StartError::Ended("sync"),
+            () = self.synced.cancelled() => StartError::Ended("sync"),
             () = self.served.ended() => StartError::Ended("the server"),
         }
     }
@@ -147,8 +148,7 @@ impl Sidecar {
     /// callers are denied. Then it stops to listen.
     pub async fn stop(self) {
         self.leave.cancel();
-        // An error says that the thread is gone already.
-        let _ = self.synced.await;
+        self.synced.cancelled().await;
         self.served.stop().await;
     }
 }

@@ -16,7 +16,7 @@ use connection::{End, Event};
 use consent::convert::sync::{Change, FromAuthority, sync_request};
 use consent::{clock, pb};
 use consent_core::confirm::holder::{Cause, Input, Output, State};
-use consent_core::confirm::{Holder, Start, Stream, ToSidecar};
+use consent_core::confirm::{Holder, Start, Stream, ToAuthority, ToSidecar, Unwelcome};
 use consent_core::head::SEMANTICS;
 use consent_core::refusal::Refusal;
 use consent_core::words::{IdKey, Moment, Span, Timestamp};
@@ -53,9 +53,10 @@ struct Connection {
     outbox: Option<mpsc::Sender<pb::SyncRequest>>,
     /// The secret of its welcome.
     id_key: Option<IdKey>,
-    /// T_S, from its welcome: whoever is silent for as long is not waited for while there are others.
+    /// T_S, from its welcome.
     lease: Option<Span>,
-    heard: Moment,
+    /// When the first of the keepalives was sent that nothing has answered yet.
+    unanswered: Option<Moment>,
     /// R12: its authority leaves, and another one is sought.
     is_leaving: bool,
     closed: CancellationToken,
@@ -151,8 +152,7 @@ impl Driver {
                 }
             }
             Event::Heard { stream, message } => {
-                if let Some(connection) = self.connection(stream) {
-                    connection.heard = clock::now();
+                if self.connection(stream).is_some() {
                     self.heard(stream, message);
                 }
             }
@@ -192,7 +192,12 @@ impl Driver {
                     }
                 }
             }
-            FromAuthority::Message(message) => self.step(Input::Received { stream, message }),
+            FromAuthority::Message(message) => {
+                if let Some(connection) = self.connection(stream) {
+                    connection.unanswered = None;
+                }
+                self.step(Input::Received { stream, message });
+            }
         }
     }
 
@@ -263,7 +268,12 @@ impl Driver {
                 return self.unreadable(stream, why);
             }
             End::Unwelcome(why) => {
-                self.note(stream, format!("the hello was not accepted: {why:?}"));
+                let reason = match why {
+                    Unwelcome::Held => "it does not have the history that this node has seen",
+                    Unwelcome::Busy { .. } => "it serves as many sidecars as it may",
+                    Unwelcome::Leaving => "it leaves",
+                };
+                self.note(stream, reason.to_owned());
                 self.step(Input::Received { stream, message: ToSidecar::Unwelcome(why) });
             }
             End::Broken(why) => self.note(stream, why),
@@ -281,17 +291,20 @@ impl Driver {
         }
     }
 
-    /// An authority that was silent for a whole lease is given up while there is another one to try.
+    /// An authority that has answered no keepalive for a whole lease is given up while there is another one to try.
     fn drop_silent(&mut self) {
         if self.authorities.len() < 2 {
             return;
         }
         let now = clock::now();
         let is_silent = |connection: &Connection| {
-            connection.lease.is_some_and(|lease| now.longest_since(connection.heard) > lease)
+            connection
+                .lease
+                .zip(connection.unanswered)
+                .is_some_and(|(lease, sent)| now.longest_since(sent) > lease)
         };
         while let Some(stream) = self.connections.iter().find(|c| is_silent(c)).map(|c| c.stream) {
-            self.note(stream, "it was silent for a whole lease".to_owned());
+            self.note(stream, "it answered no keepalive for a whole lease".to_owned());
             self.forget(stream);
             self.step(Input::Disconnected { stream });
         }
@@ -310,7 +323,11 @@ impl Driver {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Send { stream, message } => {
-                let outbox = self.connection(stream).and_then(|connection| connection.outbox.as_ref());
+                let Some(connection) = self.connection(stream) else { return };
+                if matches!(message, ToAuthority::KeepAlive { .. }) {
+                    connection.unanswered.get_or_insert_with(clock::now);
+                }
+                let outbox = connection.outbox.as_ref();
                 if outbox.is_some_and(|outbox| outbox.try_send(sync_request(message)).is_err()) {
                     self.note(stream, "it takes no messages any more".to_owned());
                     self.forget(stream);
@@ -378,7 +395,7 @@ impl Driver {
             outbox: None,
             id_key: None,
             lease: None,
-            heard: now,
+            unanswered: None,
             is_leaving: false,
             closed,
         });

@@ -169,3 +169,126 @@ impl Table {
         self.position.send_replace(position);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consent_core::chain::{Chain, Link};
+    use consent_core::decision::Heads as _;
+    use consent_core::head::{AccountHead, Head, HeadKey, SEMANTICS};
+    use consent_core::ledger::HeadRecord;
+    use consent_core::words::Revision;
+
+    const EPOCH: Epoch = Epoch::new([1; 16]);
+    const ADA: AccountKey = AccountKey::new([5; 16]);
+
+    fn revision(number: u64) -> Revision {
+        Revision::new(number).unwrap()
+    }
+
+    /// Ada's head as revision `rev` left it.
+    fn head(rev: u64) -> HeadRecord {
+        let head = Head::Account(AccountHead::Erased { rev: revision(rev) });
+        HeadRecord { key: HeadKey::Account(ADA), bytes: head.encode() }
+    }
+
+    fn incoming(rev: u64) -> Incoming {
+        Incoming::read(head(rev), revision(rev)).unwrap()
+    }
+
+    fn frame(number: u64, digest: Digest) -> Frame {
+        let (link, chain) = (Link::new([0; 32]), Chain::EMPTY);
+        Frame { epoch: EPOCH, revision: revision(number), link, chain, digest }
+    }
+
+    fn heads() -> Heads {
+        Heads::new(IdKey::new([3; 16]))
+    }
+
+    fn table(heads: Heads) -> Table {
+        let table = Table::new();
+        let place =
+            Place { epoch: EPOCH, revision: revision(1), chain: Chain::EMPTY, digest: heads.digest() };
+        table.install(heads, &place, Timestamp::from_millis(1));
+        table
+    }
+
+    fn position(table: &Table) -> Option<Position> {
+        table.read().state().map(State::position)
+    }
+
+    fn at(number: u64) -> Option<Position> {
+        Some(Position { epoch: EPOCH, revision: revision(number) })
+    }
+
+    #[test]
+    fn the_newer_head_wins_whatever_the_order() {
+        let (mut one, mut other) = (heads(), heads());
+        [incoming(2), incoming(5)].into_iter().for_each(|head| one.put_if_newer(head));
+        [incoming(5), incoming(2)].into_iter().for_each(|head| other.put_if_newer(head));
+        assert_eq!(one.digest(), other.digest());
+        assert_eq!((one.accounts(), other.accounts()), (1, 1));
+        let mut newest = heads();
+        newest.put_if_newer(incoming(5));
+        assert_eq!(one.digest(), newest.digest());
+    }
+
+    #[test]
+    fn what_has_another_digest_never_becomes_visible() {
+        let wrong = Table::new();
+        let place =
+            Place { epoch: EPOCH, revision: revision(1), chain: Chain::EMPTY, digest: Digest::new([9; 32]) };
+        wrong.install(heads(), &place, Timestamp::from_millis(1));
+        assert_eq!(position(&wrong), None);
+
+        let table = table(heads());
+        let right = table.apply(&frame(2, Digest::new([9; 32])), Timestamp::from_millis(2), incoming(2));
+        assert_eq!(position(&table), at(1));
+        assert!(table.read().state().unwrap().account(ADA, None).unwrap().is_none());
+        let digest = table.apply(&frame(2, right), Timestamp::from_millis(2), incoming(2));
+        assert_eq!((digest, position(&table)), (right, at(2)));
+        assert!(table.read().state().unwrap().account(ADA, None).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_head_that_needs_a_newer_reader_is_counted_and_never_read() {
+        let mut record = head(2);
+        record.bytes[0] = SEMANTICS + 1;
+        let mut holding = heads();
+        holding.put_if_newer(Incoming::read(record, revision(2)).unwrap());
+        assert_ne!(holding.digest(), Digest::EMPTY);
+        let table = table(holding);
+        assert_eq!(table.read().state().unwrap().account(ADA, None), Err(NotReady));
+
+        let digest = table.read().state().unwrap().heads.digest_with(&incoming(3));
+        table.apply(&frame(3, digest), Timestamp::from_millis(3), incoming(3));
+        assert!(table.read().state().unwrap().account(ADA, None).is_ok());
+        let mut afresh = heads();
+        afresh.put_if_newer(incoming(3));
+        assert_eq!(digest, afresh.digest());
+    }
+
+    #[test]
+    fn malformed_bytes_are_no_head() {
+        let mut record = head(2);
+        record.bytes.push(0);
+        assert!(Incoming::read(record, revision(2)).is_err());
+    }
+
+    #[test]
+    fn whoever_waits_hears_of_every_exchange() {
+        let table = Table::new();
+        let watch = table.watch();
+        assert_eq!(*watch.borrow(), None);
+        let heads = heads();
+        let place =
+            Place { epoch: EPOCH, revision: revision(1), chain: Chain::EMPTY, digest: heads.digest() };
+        table.install(heads, &place, Timestamp::from_millis(1));
+        assert_eq!(*watch.borrow(), at(1));
+        let next = Epoch::new([2; 16]);
+        table.enter(next);
+        assert_eq!(*watch.borrow(), Some(Position { epoch: next, revision: revision(1) }));
+        table.clear();
+        assert_eq!((*watch.borrow(), position(&table)), (None, None));
+    }
+}
