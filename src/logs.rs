@@ -9,7 +9,9 @@ use tracing::Level;
 
 /// Writes what is as grave as `level` or graver. The first call of a process decides; a later one changes nothing.
 pub fn start(level: Level) {
-    let format = tracing_subscriber::fmt().with_max_level(level).with_writer(stderr);
+    // Nor does a server end because nobody reads its log any more: told of on stderr, that error would panic.
+    let format =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(stderr).log_internal_errors(false);
     // An error says that another subscriber was there first, a test's for instance: it stays.
     let _ = if stderr().is_terminal() {
         format.with_target(false).try_init()
