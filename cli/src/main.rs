@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         Err(e) => Err(Failure::internal(format!("the runtime cannot start: {e}"))),
     };
     let exit = result.unwrap_or_else(|failure| {
-        eprintln!("{}", failure.render(format));
+        output::note(&failure.render(format));
         failure.exit
     });
     exit.into()

@@ -27,6 +27,11 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints one line to stderr, if anybody reads it.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// A message of the contract in proto3 JSON, every field written out.
 pub(crate) fn json(name: &str, message: &impl Message) -> Result<String, Failure> {
     let cannot = |problem: String| Failure::internal(format!("{name} cannot be written as JSON: {problem}"));

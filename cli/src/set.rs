@@ -178,7 +178,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
                 .map_err(explain)?
                 .into_inner();
             for warning in &response.warnings {
-                eprintln!("warning: {}  {}  {}", warning.code, warning.key, warning.message);
+                output::note(&format!("warning: {}  {}  {}", warning.code, warning.key, warning.message));
             }
             let json = output::json("PublishPolicyResponse", &response)?;
             (response.receipt, json)
