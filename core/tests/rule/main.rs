@@ -79,7 +79,9 @@ fn play_all(histories: u64, from: u64) -> Tally {
             .map(|thread| {
                 scope.spawn(move || {
                     let mut tally = Tally::default();
-                    for seed in (from + thread..from + histories).step_by(THREADS as usize) {
+                    for seed in (from.saturating_add(thread)..from.saturating_add(histories))
+                        .step_by(THREADS as usize)
+                    {
                         check::play(seed, &mut tally);
                     }
                     tally
