@@ -6,7 +6,7 @@
 use crate::table::Table;
 use arc_swap::ArcSwapOption;
 use consent_core::confirm::Lease;
-use consent_core::confirm::holder::State;
+use consent_core::confirm::holder::{Cause, State};
 use consent_core::words::{Incarnation, Moment, Span};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
@@ -25,6 +25,39 @@ pub(crate) struct Standing {
     pub(crate) authority: String,
 }
 
+impl Standing {
+    pub(crate) fn new(
+        state: State,
+        cause: Option<Cause>,
+        trouble: Option<&str>,
+        authority: &str,
+    ) -> Standing {
+        Standing { state, why: why(state, cause, trouble), authority: authority.to_owned() }
+    }
+}
+
+fn why(state: State, cause: Option<Cause>, trouble: Option<&str>) -> String {
+    let state = match state {
+        State::Live => return String::new(),
+        State::Cold => "it has heard from no authority yet",
+        State::Syncing => "it loads heads, or waits until it has all that its first grant asks for",
+        State::Lapsed => "its lease is over, and no authority grants another",
+        State::Resync => "it starts over",
+    };
+    let cause = cause.map(|cause| match cause {
+        Cause::Gap => "a revision was missing between its table and a frame",
+        Cause::Chain => "an authority spoke of another history than its table's",
+        Cause::Digest => "its table did not hold what it should",
+        Cause::Epoch => "an authority spoke of another epoch than its table's",
+        Cause::Foreign => "an authority had no continuation for its table",
+        Cause::AuthorityBehind => "an authority is behind what it has seen, or beside it",
+        Cause::Clock => "its clocks cannot be believed",
+        Cause::Overrun => "more frames came than it could apply",
+        Cause::Unreadable => "an authority said what it cannot read",
+    });
+    [Some(state), cause, trouble].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
 /// What the threads of one sidecar share.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -37,15 +70,10 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(incarnation: Incarnation) -> Node {
-        let standing = Standing {
-            state: State::Cold,
-            why: "it has heard from no authority yet".to_owned(),
-            authority: String::new(),
-        };
         Node {
             incarnation,
             table: Table::new(),
-            standing: watch::Sender::new(standing),
+            standing: watch::Sender::new(Standing::new(State::Cold, None, None, "")),
             waiting: Semaphore::new(WAITING_MAX),
             lease: ArcSwapOption::empty(),
         }

@@ -6,8 +6,8 @@
 use consent::convert::sync::{FromAuthority, from_authority, why_unwelcome};
 use consent::pb;
 use consent::pb::sync_service_client::SyncServiceClient;
+use consent::status::status;
 use consent_core::confirm::{Stream, Unwelcome};
-use consent_core::refusal::Refusal;
 use consent_core::words::Span;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -53,7 +53,7 @@ pub(super) enum End {
     /// The hello was not accepted.
     Unwelcome(Unwelcome),
     /// The authority said what cannot be read.
-    Unreadable(Refusal),
+    Unreadable(String),
     /// Anything else; the sentence goes to the log.
     Broken(String),
 }
@@ -115,7 +115,7 @@ async fn open(
     let driver_gone = |_| End::Broken("the driver stopped".to_owned());
     events.send(Event::Connected { stream, outbox }).await.map_err(driver_gone)?;
     let mut client = SyncServiceClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
-    let response = client.sync(ReceiverStream::new(requests)).await.map_err(|status| end(&status))?;
+    let response = client.sync(ReceiverStream::new(requests)).await.map_err(|ended| end(&ended))?;
     Ok(response.into_inner())
 }
 
@@ -128,7 +128,7 @@ async fn carry(
         let message = match messages.message().await {
             Ok(Some(message)) => message,
             Ok(None) => return End::Broken("the authority ended the stream".to_owned()),
-            Err(status) => return end(&status),
+            Err(ended) => return end(&ended),
         };
         match from_authority(message) {
             Ok(message) => {
@@ -136,15 +136,15 @@ async fn carry(
                     return End::Broken("the driver stopped".to_owned());
                 }
             }
-            Err(refusal) => return End::Unreadable(refusal),
+            Err(refusal) => return End::Unreadable(status(refusal).message().to_owned()),
         }
     }
 }
 
-fn end(status: &tonic::Status) -> End {
-    match why_unwelcome(status) {
+fn end(ended: &tonic::Status) -> End {
+    match why_unwelcome(ended) {
         Some(why) => End::Unwelcome(why),
-        None => End::Broken(format!("{}: {}", status.code(), status.message())),
+        None => End::Broken(format!("{}: {}", ended.code(), ended.message())),
     }
 }
 

@@ -7,135 +7,87 @@
 
 mod backoff;
 mod connection;
+mod connections;
 mod snapshot;
+
+pub(crate) use connections::Authority;
 
 use crate::node::{Node, Standing};
 use crate::table::Incoming;
-use backoff::Backoff;
 use connection::{End, Event};
+use connections::Connections;
+use consent::clock;
 use consent::convert::sync::{Change, FromAuthority, sync_request};
-use consent::{clock, pb};
-use consent_core::confirm::holder::{Cause, Input, Output, State};
+use consent_core::confirm::holder::{Cause, Input, Output};
 use consent_core::confirm::{Holder, Start, Stream, ToAuthority, ToSidecar, Unwelcome};
 use consent_core::head::SEMANTICS;
-use consent_core::refusal::Refusal;
-use consent_core::words::{IdKey, Moment, Span, Timestamp};
+use consent_core::words::{IdKey, Timestamp};
 use snapshot::{BadSnapshot, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tonic::transport::Endpoint;
 
 /// So many messages of authorities may wait for the driver; then their streams wait.
 const EVENTS: usize = 64;
 
-/// An authority that may be connected to.
-pub(crate) struct Authority {
-    url: String,
-    endpoint: Endpoint,
-}
-
-impl Authority {
-    /// The authority at this address: `http://host:port`.
-    pub(crate) fn new(url: &str) -> Result<Authority, tonic::transport::Error> {
-        connection::endpoint(url).map(|endpoint| Authority { url: url.to_owned(), endpoint })
-    }
-}
-
-/// A connection that this side has not closed.
-struct Connection {
-    stream: Stream,
-    /// Which of the authorities.
-    authority: usize,
-    /// Where to put messages; `None` until it stands.
-    outbox: Option<mpsc::Sender<pb::SyncRequest>>,
-    /// The secret of its welcome.
-    id_key: Option<IdKey>,
-    /// T_S, from its welcome.
-    lease: Option<Span>,
-    /// When the first of the keepalives was sent that nothing has answered yet.
-    unanswered: Option<Moment>,
-    /// R12: its authority leaves, and another one is sought.
-    is_leaving: bool,
-    closed: CancellationToken,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.closed.cancel();
-    }
-}
-
 /// The driver.
 pub(crate) struct Driver {
     node: Arc<Node>,
-    authorities: Vec<Authority>,
     holder: Holder,
-    connections: Vec<Connection>,
+    connections: Connections,
     snapshot: Option<Snapshot>,
     /// The head of the frame that the holder is told of, for it to order its apply.
     arriving: Option<(Timestamp, Incoming)>,
     /// What the holder is to be told once its outputs are performed.
     inputs: VecDeque<Input>,
-    backoff: Backoff,
-    /// An authority asked not to be bothered before.
-    not_before: Option<Moment>,
-    next_authority: usize,
-    next_stream: u64,
     /// What went wrong with the last connection; for people.
     trouble: Option<String>,
     is_leaving: bool,
     has_left: bool,
-    events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
-    tasks: TaskTracker,
 }
 
 impl Driver {
-    /// A driver for one run of the process. The authorities are tried in turn, the first one drawn at random, so
-    /// that not every node of a fleet begins with the same.
+    /// A driver for one run of the process. The authority to begin with is drawn at random, so that not every node
+    /// of a fleet begins with the same.
     pub(crate) fn new(node: Arc<Node>, authorities: Vec<Authority>) -> Driver {
         let (events, inbox) = mpsc::channel(EVENTS);
         let [first, ..] = *node.incarnation.bytes();
         Driver {
             holder: Holder::new(node.incarnation, SEMANTICS),
-            next_authority: usize::from(first),
+            connections: Connections::new(authorities, usize::from(first), events),
             node,
-            authorities,
-            connections: Vec::new(),
             snapshot: None,
             arriving: None,
             inputs: VecDeque::new(),
-            backoff: Backoff::default(),
-            not_before: None,
-            next_stream: 0,
             trouble: None,
             is_leaving: false,
             has_left: false,
-            events,
             inbox,
-            tasks: TaskTracker::new(),
         }
     }
 
     /// Runs until `stop` is cancelled and everything is given back (R12).
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         while !self.has_left {
-            self.connect();
+            if !self.is_leaving {
+                self.connections.ensure();
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !self.is_leaving => self.leave(),
                 Some(event) = self.inbox.recv() => self.on(event),
                 () = clock::alarm(self.holder.wake_at()) => self.step(Input::TimePassed),
             }
-            self.drop_silent();
+            while let Some(stream) = self.connections.silent() {
+                self.note(stream, "it answered no keepalive for a whole lease".to_owned());
+                self.close(stream);
+                self.step(Input::Disconnected { stream });
+            }
         }
-        self.connections.clear();
         self.inbox.close();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.connections.finish().await;
     }
 
     fn leave(&mut self) {
@@ -146,18 +98,18 @@ impl Driver {
     fn on(&mut self, event: Event) {
         match event {
             Event::Connected { stream, outbox } => {
-                if let Some(connection) = self.connection(stream) {
+                if let Some(connection) = self.connections.get(stream) {
                     connection.outbox = Some(outbox);
                     self.step(Input::Connected { stream });
                 }
             }
             Event::Heard { stream, message } => {
-                if self.connection(stream).is_some() {
+                if self.connections.get(stream).is_some() {
                     self.heard(stream, message);
                 }
             }
             Event::Ended { stream, end } => {
-                if self.connection(stream).is_some() {
+                if self.connections.get(stream).is_some() {
                     self.ended(stream, end);
                 }
             }
@@ -187,13 +139,13 @@ impl Driver {
             FromAuthority::Frames(changes) => {
                 for change in changes {
                     // Any of them may end the connection, and what follows is then no longer wanted.
-                    if self.connection(stream).is_some() {
+                    if self.connections.get(stream).is_some() {
                         self.changed(stream, change);
                     }
                 }
             }
             FromAuthority::Message(message) => {
-                if let Some(connection) = self.connection(stream) {
+                if let Some(connection) = self.connections.get(stream) {
                     connection.unanswered = None;
                 }
                 self.step(Input::Received { stream, message });
@@ -203,7 +155,7 @@ impl Driver {
 
     fn welcomed(&mut self, stream: Stream, message: ToSidecar, id_key: IdKey) {
         let ToSidecar::Welcome { terms, start, .. } = message else { return };
-        if let Some(connection) = self.connection(stream) {
+        if let Some(connection) = self.connections.get(stream) {
             connection.id_key = Some(id_key);
             connection.lease = Some(terms.sidecar_lease());
         }
@@ -253,20 +205,18 @@ impl Driver {
 
     /// Something came that this build cannot go on from: every lease is dropped, and a new hello is tried.
     fn unreadable(&mut self, stream: Stream, why: String) {
-        tracing::warn!(authority = self.url(stream), why, "an authority said what cannot be read");
+        tracing::warn!(
+            authority = self.connections.url(stream),
+            why,
+            "an authority said what cannot be read"
+        );
         self.trouble = Some(why);
         self.step(Input::Doubted { cause: Cause::Unreadable });
     }
 
     fn ended(&mut self, stream: Stream, end: End) {
         match end {
-            End::Unreadable(refusal) => {
-                let why = match refusal {
-                    Refusal::Invalid { field, problem } => format!("the field {field} {problem}"),
-                    other => format!("{other:?}"),
-                };
-                return self.unreadable(stream, why);
-            }
+            End::Unreadable(why) => return self.unreadable(stream, why),
             End::Unwelcome(why) => {
                 let reason = match why {
                     Unwelcome::Held => "it does not have the history that this node has seen",
@@ -278,35 +228,20 @@ impl Driver {
             }
             End::Broken(why) => self.note(stream, why),
         }
-        self.forget(stream);
+        self.close(stream);
         self.step(Input::Disconnected { stream });
     }
 
     /// Keeps what is wrong with a connection for people, and logs it unless it is what was logged last.
     fn note(&mut self, stream: Stream, why: String) {
         if self.trouble.as_ref() != Some(&why) {
-            tracing::warn!(authority = self.url(stream), why, "the connection to an authority is over");
+            tracing::warn!(
+                authority = self.connections.url(stream),
+                why,
+                "the connection to an authority is over"
+            );
             self.trouble = Some(why);
             self.stand();
-        }
-    }
-
-    /// An authority that has answered no keepalive for a whole lease is given up while there is another one to try.
-    fn drop_silent(&mut self) {
-        if self.authorities.len() < 2 {
-            return;
-        }
-        let now = clock::now();
-        let is_silent = |connection: &Connection| {
-            connection
-                .lease
-                .zip(connection.unanswered)
-                .is_some_and(|(lease, sent)| now.longest_since(sent) > lease)
-        };
-        while let Some(stream) = self.connections.iter().find(|c| is_silent(c)).map(|c| c.stream) {
-            self.note(stream, "it answered no keepalive for a whole lease".to_owned());
-            self.forget(stream);
-            self.step(Input::Disconnected { stream });
         }
     }
 
@@ -323,14 +258,14 @@ impl Driver {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Send { stream, message } => {
-                let Some(connection) = self.connection(stream) else { return };
+                let Some(connection) = self.connections.get(stream) else { return };
                 if matches!(message, ToAuthority::KeepAlive { .. }) {
                     connection.unanswered.get_or_insert_with(clock::now);
                 }
                 let outbox = connection.outbox.as_ref();
                 if outbox.is_some_and(|outbox| outbox.try_send(sync_request(message)).is_err()) {
                     self.note(stream, "it takes no messages any more".to_owned());
-                    self.forget(stream);
+                    self.close(stream);
                     self.inputs.push_back(Input::Disconnected { stream });
                 }
             }
@@ -341,7 +276,7 @@ impl Driver {
                 }
             }
             Output::TakeSnapshot { stream } => {
-                let id_key = self.connection(stream).and_then(|connection| connection.id_key);
+                let id_key = self.connections.get(stream).and_then(|connection| connection.id_key);
                 self.snapshot = id_key.map(|id_key| Snapshot::new(stream, id_key));
             }
             Output::DropTable => self.node.table.clear(),
@@ -349,7 +284,7 @@ impl Driver {
             Output::Publish(lease) => {
                 self.node.publish(lease);
                 if lease.is_some() {
-                    self.backoff.reset();
+                    self.connections.proved_good();
                     self.trouble = None;
                 }
             }
@@ -360,13 +295,11 @@ impl Driver {
             }
             Output::Resync(cause) => tracing::warn!(?cause, "the leases are dropped, and sync starts over"),
             Output::Close { stream, retry_after } => {
-                self.forget(stream);
-                if retry_after > Span::ZERO {
-                    self.not_before = Some(clock::now().after(retry_after));
-                }
+                self.close(stream);
+                self.connections.pause(retry_after);
             }
             Output::SeekAnother { leaving } => {
-                if let Some(connection) = self.connection(leaving) {
+                if let Some(connection) = self.connections.get(leaving) {
                     connection.is_leaving = true;
                 }
             }
@@ -374,85 +307,20 @@ impl Driver {
         }
     }
 
-    /// Begins a connection, unless one stands, or is on its way, whose authority stays.
-    fn connect(&mut self) {
-        if self.is_leaving || self.connections.iter().any(|connection| !connection.is_leaving) {
-            return;
-        }
-        let authority = self.next_authority % self.authorities.len();
-        self.next_authority = authority + 1;
-        let stream = Stream(self.next_stream);
-        self.next_stream += 1;
-        let now = clock::now();
-        let asked = self.not_before.take().map_or(Span::ZERO, |moment| moment.longest_since(now));
-        let delay = self.backoff.next(random()).max(asked);
-        let closed = CancellationToken::new();
-        let endpoint = self.authorities[authority].endpoint.clone();
-        self.tasks.spawn(connection::run(stream, endpoint, delay, self.events.clone(), closed.clone()));
-        self.connections.push(Connection {
-            stream,
-            authority,
-            outbox: None,
-            id_key: None,
-            lease: None,
-            unanswered: None,
-            is_leaving: false,
-            closed,
-        });
-    }
-
-    fn connection(&mut self, stream: Stream) -> Option<&mut Connection> {
-        self.connections.iter_mut().find(|connection| connection.stream == stream)
-    }
-
-    fn forget(&mut self, stream: Stream) {
-        self.connections.retain(|connection| connection.stream != stream);
+    fn close(&mut self, stream: Stream) {
+        self.connections.close(stream);
         self.snapshot.take_if(|snapshot| snapshot.stream() == stream);
         self.stand();
     }
 
-    fn url(&self, stream: Stream) -> &str {
-        let connection = self.connections.iter().find(|connection| connection.stream == stream);
-        connection.map_or("", |connection| &self.authorities[connection.authority].url)
-    }
-
     /// Says where the sidecar stands, for people and probes.
     fn stand(&mut self) {
-        let state = self.holder.state();
-        let welcomed = self.connections.iter().rev().find(|connection| connection.lease.is_some());
-        let standing = Standing {
-            state,
-            why: why(state, self.holder.cause(), self.trouble.as_deref()),
-            authority: welcomed.map(|c| self.authorities[c.authority].url.clone()).unwrap_or_default(),
-        };
+        let standing = Standing::new(
+            self.holder.state(),
+            self.holder.cause(),
+            self.trouble.as_deref(),
+            self.connections.followed(),
+        );
         self.node.standing.send_if_modified(|before| std::mem::replace(before, standing.clone()) != standing);
     }
-}
-
-/// Why the sidecar is not LIVE, in a sentence.
-fn why(state: State, cause: Option<Cause>, trouble: Option<&str>) -> String {
-    let state = match state {
-        State::Live => return String::new(),
-        State::Cold => "it has heard from no authority yet",
-        State::Syncing => "it loads heads, or waits until it has all that its first grant asks for",
-        State::Lapsed => "its lease is over, and no authority grants another",
-        State::Resync => "it starts over",
-    };
-    let cause = cause.map(|cause| match cause {
-        Cause::Gap => "a revision was missing between its table and a frame",
-        Cause::Chain => "an authority spoke of another history than its table's",
-        Cause::Digest => "its table did not hold what it should",
-        Cause::Epoch => "an authority spoke of another epoch than its table's",
-        Cause::Foreign => "an authority had no continuation for its table",
-        Cause::AuthorityBehind => "an authority is behind what it has seen, or beside it",
-        Cause::Clock => "its clocks cannot be believed",
-        Cause::Overrun => "more frames came than it could apply",
-        Cause::Unreadable => "an authority said what it cannot read",
-    });
-    [Some(state), cause, trouble].into_iter().flatten().collect::<Vec<_>>().join("; ")
-}
-
-fn random() -> u64 {
-    // Without randomness the wait is the shortest: a connection is not refused for the lack of jitter.
-    getrandom::u64().unwrap_or(0)
 }

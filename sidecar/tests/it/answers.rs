@@ -151,14 +151,16 @@ async fn a_wrong_request_is_refused_by_its_field_in_every_state() {
     node.answers(Reason::PlanDefaultIn).await;
 }
 
+type Change = fn(&mut CanTrainRequest);
+
 async fn refuse_all(node: &Node) {
     let mut decisions = node.decisions.clone();
-    let changed = |change: fn(&mut CanTrainRequest)| {
+    let changed = |change: Change| {
         let mut request = question("ada");
         change(&mut request);
         request
     };
-    let wrong: [(&str, fn(&mut CanTrainRequest)); 8] = [
+    let wrong: [(&str, Change); 8] = [
         ("account", |r| r.account.clear()),
         ("account", |r| r.account = "x".repeat(129)),
         ("account", |r| r.account = "a\tb".to_owned()),

@@ -108,10 +108,9 @@ impl Authority {
     /// The next session, whose hello must name this place.
     pub(crate) async fn hello(&mut self, place: Option<Place>) -> Session {
         let mut session = self.session().await;
-        match session.hear().await {
-            ToAuthority::Hello { place: named, .. } => assert_eq!(named, place, "what the hello names"),
-            other => panic!("no hello: {other:?}"),
-        }
+        let said = session.hear().await;
+        let ToAuthority::Hello { place: named, .. } = said else { panic!("no hello: {said:?}") };
+        assert_eq!(named, place, "what the hello names");
         session
     }
 
@@ -157,7 +156,9 @@ impl Session {
             match self.hear().await {
                 ToAuthority::KeepAlive { nonce } => return nonce,
                 ToAuthority::Ack { .. } => (),
-                other => panic!("no keepalive: {other:?}"),
+                other @ (ToAuthority::Hello { .. } | ToAuthority::Relinquish { .. }) => {
+                    panic!("no keepalive: {other:?}")
+                }
             }
         }
     }
@@ -205,7 +206,7 @@ impl Session {
                         }
                     }
                     ToAuthority::Ack { revision, chain } => drop(heard.send_replace(Some((revision, chain)))),
-                    other => rest.push(other),
+                    other @ (ToAuthority::Hello { .. } | ToAuthority::Relinquish { .. }) => rest.push(other),
                 }
             }
             rest
