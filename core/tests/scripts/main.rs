@@ -6,6 +6,7 @@
 mod history;
 mod invariants;
 mod parties;
+mod promises;
 mod script;
 mod world;
 
@@ -35,6 +36,11 @@ fn main() -> ExitCode {
         let name = file.file_stem().unwrap().to_string_lossy().replace('_', " ");
         if name.contains(&only.replace('_', " ")) {
             tell(&name, play(file, write));
+        }
+    }
+    for (careless, script) in promises::PROMISES {
+        if !files.iter().any(|file| file.file_stem().is_some_and(|stem| stem == *script)) {
+            tell(careless, Err(format!("has no script: {script}.txt is missing")));
         }
     }
     println!("scripts: {passed} passed, {failed} failed");
