@@ -27,6 +27,9 @@ use consent_core::confirm::{grantor, holder};
 use consent_core::words::Span;
 use std::fmt::Write;
 
+/// So many messages at one instant are a conversation without an end; what follows goes on without it.
+const ENDLESS: usize = 1000;
+
 /// What playing a script gave: the script as it would have to be, or what went wrong in which line.
 pub(crate) fn play(text: &str) -> Result<String, String> {
     let mut world = World::new();
@@ -194,8 +197,10 @@ fn lose(world: &mut World, from: Party, to: Party) {
 }
 
 fn ask(world: &mut World, who: Party) {
-    while let Some(at) = first_under_way(world, who, Party::Store, "")
-        .or_else(|| first_under_way(world, Party::Store, who, ""))
+    let start = world.messages.len();
+    while world.messages.len() < start + ENDLESS
+        && let Some(at) = first_under_way(world, who, Party::Store, "")
+            .or_else(|| first_under_way(world, Party::Store, who, ""))
     {
         world.deliver(at);
         world.check();
@@ -221,7 +226,10 @@ pub(crate) fn run(world: &mut World, span: Span) {
             };
             world.messages.iter().position(|m| m.under_way && !blocked(m.from, m.to))
         };
-        while let Some(at) = free(world) {
+        let start = world.messages.len();
+        while world.messages.len() < start + ENDLESS
+            && let Some(at) = free(world)
+        {
             world.deliver(at);
         }
         world.check();

@@ -52,8 +52,9 @@ pub struct Confirmer {
     read_last: Option<Moment>,
     /// Something happened that the read under way may have missed.
     again: bool,
-    /// Reaps and settles under way.
+    /// Reaps and settles under way, and when the last one was tried: one that fails is not tried in a circle.
     trying: usize,
+    tried_last: Option<Moment>,
 }
 
 impl Confirmer {
@@ -71,6 +72,7 @@ impl Confirmer {
             read_last: None,
             again: false,
             trying: 0,
+            tried_last: None,
         }
     }
 
@@ -89,6 +91,7 @@ impl Confirmer {
             }
             Input::Tried => {
                 self.trying = self.trying.saturating_sub(1);
+                self.tried_last = Some(now);
                 // R8b: effective_rev is read again after that commit.
                 self.again = true;
             }
@@ -166,7 +169,8 @@ impl Confirmer {
 
     /// R8b, R9: what has stood still for longer than a lease of a replica lasts.
     fn reap_and_settle(&mut self, now: Moment, reading: &Reading, out: &mut Vec<Output>) {
-        if self.trying > 0 {
+        let soon = self.tried_last.is_some_and(|last| now.longest_since(last) < self.terms.poll());
+        if self.trying > 0 || soon {
             return;
         }
         let wait = self.terms.replica_wait();
