@@ -63,3 +63,65 @@ pub(super) const fn choice(choice: Option<Choice>) -> pb::Choice {
         Some(Choice::Out) => pb::Choice::Out,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consent_core::head::{Cell, Gate};
+    use consent_core::policy::Class;
+    use consent_core::words::{Epoch, Name, Restrictions, Revision, Seconds};
+
+    fn product(name: &str, class: Class) -> ProductHead {
+        let name = Name::new(name).unwrap();
+        let free = (Name::new("free").unwrap(), Cell::NIL);
+        let incognito = Gate { class, since: Seconds::ZERO };
+        ProductHead { name, incognito, plans: vec![free], kinds: vec![] }
+    }
+
+    fn position() -> Position {
+        Position { epoch: Epoch::new([1; 16]), revision: Revision::ZERO }
+    }
+
+    #[test]
+    fn a_product_is_shown_while_it_is_in_force_or_says_something_of_the_account() {
+        let policy = PolicyHead {
+            products: vec![
+                product("chat", Class::Never),
+                product("dropped", Class::Nil),
+                product("chosen", Class::Nil),
+                product("newer", Class::Never),
+            ],
+            ..PolicyHead::empty()
+        };
+        let since = AccountProduct { allow_since: Seconds::new(401), ..AccountProduct::NEW };
+        let head = AccountHead::Known(KnownAccount {
+            rev: Revision::ZERO,
+            organization: None,
+            restrictions: Restrictions::NONE,
+            products: vec![
+                AccountProduct { plan: PlanIndex::new(1), ..since },
+                since,
+                AccountProduct { choice: Some(Choice::Out), plan: Some(PlanIndex::NONE_LEFT), ..since },
+            ],
+        });
+        let shown = account("ada".to_owned(), String::new(), &head, &policy, position());
+        let rows: Vec<_> = shown
+            .products
+            .iter()
+            .map(|row| (row.product.as_str(), row.plan.as_str(), row.choice(), row.allow_since.is_some()))
+            .collect();
+        let expected = [
+            ("chat", "free", pb::Choice::Unset, true),
+            ("chosen", "(unnamed)", pb::Choice::Out, true),
+            ("newer", "", pb::Choice::Unset, false),
+        ];
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn of_an_erased_account_only_that_is_shown() {
+        let head = AccountHead::Erased { rev: Revision::ZERO };
+        let shown = account("ada".to_owned(), "acme".to_owned(), &head, &PolicyHead::empty(), position());
+        assert!(shown.erased && shown.organization.is_empty() && shown.products.is_empty());
+    }
+}

@@ -96,3 +96,72 @@ pub fn to_duration(span: Span) -> prost_types::Duration {
     let (seconds, nanos) = ((span.nanos() / 1_000_000_000) as i64, (span.nanos() % 1_000_000_000) as i32);
     prost_types::Duration { seconds, nanos }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong<T>(result: Result<T, Refusal>) -> String {
+        match result {
+            Err(Refusal::Invalid { field, .. }) => field,
+            Err(other) => panic!("{other:?} names no field"),
+            Ok(_) => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_time_that_no_calendar_has_is_refused() {
+        let time = |seconds, nanos| timestamp("at", &prost_types::Timestamp { seconds, nanos });
+        let table = [
+            ("nothing", 0, 0),
+            ("nothing", -62_135_596_800, 0),
+            ("at.seconds", -62_135_596_801, 0),
+            ("nothing", 253_402_300_799, 999_999_999),
+            ("at.seconds", 253_402_300_800, 0),
+            ("at.seconds", i64::MAX, 0),
+            ("at.seconds", i64::MIN, 0),
+            ("at.nanos", 0, -1),
+            ("at.nanos", 0, 1_000_000_000),
+            ("at.nanos", 0, i32::MIN),
+        ];
+        for (field, seconds, nanos) in table {
+            assert_eq!(wrong(time(seconds, nanos)), field, "{seconds} s, {nanos} ns");
+        }
+    }
+
+    #[test]
+    fn a_time_is_floored_to_milliseconds_and_comes_back() {
+        let time = |seconds, nanos| timestamp("at", &prost_types::Timestamp { seconds, nanos }).unwrap();
+        assert_eq!(time(1, 999_999), Timestamp::from_millis(1_000));
+        assert_eq!(time(-1, 999_999_999), Timestamp::from_millis(-1));
+        for millis in [0, 1, -1, -1_500, 1_700_000_000_123] {
+            let there = to_timestamp(Timestamp::from_millis(millis));
+            assert_eq!(timestamp("at", &there), Ok(Timestamp::from_millis(millis)));
+        }
+    }
+
+    #[test]
+    fn an_instant_that_never_comes_is_absent() {
+        assert_eq!(to_instant(Seconds::ZERO), None);
+        assert_eq!(to_instant(Seconds::NEVER), None);
+        assert_eq!(to_instant(Seconds::new(401)).map(|at| (at.seconds, at.nanos)), Some((401, 0)));
+    }
+
+    #[test]
+    fn a_position_is_whole_or_refused() {
+        let of = |epoch: &'static [u8], revision| pb::Position { epoch: epoch.into(), revision };
+        let good = of(&[1; 16], 7);
+        assert_eq!(position("position", &good).map(pb::Position::from), Ok(good));
+        assert_eq!(wrong(position("position", &of(&[], 7))), "position.epoch");
+        assert_eq!(wrong(position("position", &of(&[1; 17], 7))), "position.epoch");
+        assert_eq!(wrong(position("position", &of(&[1; 16], 1 << 40))), "position.revision");
+        assert_eq!(wrong(chain("chain", &[0; 31])), "chain");
+        assert_eq!(wrong(chain("chain", &[0; 32])), "nothing");
+    }
+
+    #[test]
+    fn a_span_is_split_into_seconds_and_nanoseconds() {
+        let there = to_duration(Span::from_nanos(3_000_000_007));
+        assert_eq!((there.seconds, there.nanos), (3, 7));
+    }
+}
