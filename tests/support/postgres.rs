@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ struct Owner {
 }
 
 /// A running server, which ends with this value.
-pub struct Postgres {
+pub(crate) struct Postgres {
     directory: TempDir,
     programs: PathBuf,
     owner: Option<Owner>,
@@ -51,7 +51,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes a cluster and starts its server; returns when it accepts connections.
-    pub fn start() -> Result<Postgres, String> {
+    pub(crate) fn start() -> Result<Postgres, String> {
         let programs = programs()?;
         let owner = owner()?;
         let directory =
@@ -70,7 +70,7 @@ impl Postgres {
     }
 
     /// An address for a database of its own, empty.
-    pub fn fresh_database(&self) -> Result<String, String> {
+    pub(crate) fn fresh_database(&self) -> Result<String, String> {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let mut createdb = self.program("createdb");
         run(createdb.args(["--username", USER, "--host"]).arg(self.directory.path()).arg(&name))?;
@@ -78,12 +78,12 @@ impl Postgres {
     }
 
     /// The server's process.
-    pub fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(Child::id)
     }
 
     /// A power cut, as far as processes go: every process of the server is killed where it stands.
-    pub fn kill_hard(&mut self) -> Result<(), String> {
+    pub(crate) fn kill_hard(&mut self) -> Result<(), String> {
         let Some(mut server) = self.server.take() else { return Ok(()) };
         let pid = pid_of(server.id())?;
         // Stopped first, so that it starts no more children while they are counted.
@@ -98,7 +98,7 @@ impl Postgres {
     }
 
     /// Starts the server on its old data, killing it before if it runs.
-    pub fn restart(&mut self) -> Result<(), String> {
+    pub(crate) fn restart(&mut self) -> Result<(), String> {
         self.kill_hard()?;
         let mut said = String::new();
         for _ in 0..STARTS {

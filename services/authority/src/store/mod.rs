@@ -189,6 +189,22 @@ pub struct Append {
     pub requests: Vec<RequestRecord>,
 }
 
+impl Append {
+    /// That the batch is dense and its times do not fall; that it follows the ledger's head is for the store to see.
+    fn check(&self) -> Result<(), StoreError> {
+        let neighbours = self.entries.iter().zip(self.entries.iter().skip(1));
+        let (mut dense, mut rising) = (true, true);
+        for (one, next) in neighbours {
+            dense &= next.revision.follows(one.revision);
+            rising &= next.recorded_at >= one.recorded_at;
+        }
+        if dense && rising {
+            return Ok(());
+        }
+        Err(StoreError::Broken("the batch has a gap, or its times fall".into()))
+    }
+}
+
 /// A committed event as the feed carries it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedEntry {

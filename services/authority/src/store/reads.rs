@@ -37,7 +37,7 @@ const HEADS_AFTER: &str = concat!(
 
 // The list of places is put between the two.
 const HEADS_OF: (&str, &str) = (
-    concat!("WITH asked AS (SELECT kind, key, organization FROM head WHERE (kind, key) IN (VALUES ",),
+    "WITH asked AS (SELECT kind, key, organization FROM head WHERE (kind, key) IN (VALUES ",
     concat!(
         ")), named AS (SELECT kind, key FROM asked
                        UNION SELECT 2, organization FROM asked WHERE organization IS NOT NULL

@@ -5,15 +5,15 @@
 
 use crate::batch::{Write, append, checked_ledger, commit, needs, request, revision, write};
 use crate::postgres::Postgres;
-use crate::stand::{Found, OnPostgres, Stand, find};
-use consent_authority::store::{Needs, Store, StoreError, Writer};
+use crate::stand::{OnPostgres, Stand};
+use consent_authority::store::{Needs, PostgresStore, SqliteStore, Store, StoreError, Writer};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use sqlx::{Connection, PgConnection, Row};
 use std::future::poll_fn;
 use std::io::{BufRead, BufReader, Read, Write as _};
+use std::path::Path;
 use std::pin::pin;
 use std::process::{Command, Stdio};
-use std::task::Poll;
 use std::time::Duration;
 
 const ROLE: &str = "CONSENT_STORE_CHILD";
@@ -53,9 +53,10 @@ impl Child {
     pub(crate) fn run(self) -> ! {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
-            match find(&self.address).await.expect("the store") {
-                Found::Sqlite(store) => self.act(&store).await,
-                Found::Postgres(store) => self.act(&store).await,
+            if self.address.starts_with("postgres:") {
+                self.act(&PostgresStore::open(&self.address).await.expect("the store")).await;
+            } else {
+                self.act(&SqliteStore::open(Path::new(&self.address)).await.expect("the store")).await;
             }
         });
         std::process::exit(0)

@@ -3,6 +3,8 @@
 //! A line for each case and store, at the end `N passed, M failed`; a failed case says why above its line. Further
 //! words on the command line pick the cases whose names contain one of them.
 
+#![allow(clippy::expect_used, reason = "all of this program is a test")]
+
 #[path = "../../../../tests/support/postgres.rs"]
 mod postgres;
 
@@ -81,6 +83,7 @@ fn on_sqlite() -> Vec<Case<OnSqlite>> {
 fn on_postgres() -> Vec<Case<OnPostgres>> {
     let mut cases = common();
     cases.extend(cases![
+        reading::a_commit_wakes_another_replica,
         crashing::a_stopped_holder_loses_the_lock,
         crashing::killed_before_the_commit_is_asked_for_it_leaves_nothing,
         crashing::a_killed_server_keeps_every_acknowledged_batch,

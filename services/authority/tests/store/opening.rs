@@ -1,7 +1,7 @@
 //! A store is opened only with the schema of this program, and a ledger is born once.
 
 use crate::batch::{checked_ledger, commit, write};
-use crate::stand::{EPOCH, ID_KEY, OnSqlite, Stand, find};
+use crate::stand::{EPOCH, ID_KEY, OnSqlite, Stand};
 use consent_authority::store::{Leases, Reader, SqliteStore, Store, StoreError, sqlite};
 use consent_core::chain::Chain;
 use consent_core::digest::Digest;
@@ -56,12 +56,12 @@ pub(crate) async fn another_schema_is_refused<S: Stand>(stand: S) {
 
 pub(crate) async fn a_second_process_is_refused_by_name_of_the_directory(stand: OnSqlite) {
     let store = stand.opened().await;
-    let named = |error: StoreError| match error {
-        StoreError::Unavailable(why) => assert!(why.contains(&stand.address()), "{why}"),
-        other => panic!("{other}"),
-    };
-    named(find(&stand.address()).await.err().expect("a refusal"));
-    named(sqlite::migrate(Path::new(&stand.address()), EPOCH, ID_KEY).await.err().expect("a refusal"));
+    let directory = stand.address();
+    let named =
+        |error: &StoreError| matches!(error, StoreError::Unavailable(why) if why.contains(&directory));
+    let opening = SqliteStore::open(Path::new(&directory)).await.expect_err("a refusal");
+    let migrating = sqlite::migrate(Path::new(&directory), EPOCH, ID_KEY).await.expect_err("a refusal");
+    assert!(named(&opening) && named(&migrating), "{opening}; {migrating}");
     drop(store);
     assert!(stand.open().await.is_ok(), "the directory is free again");
 }

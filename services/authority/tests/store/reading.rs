@@ -3,11 +3,12 @@
 use crate::batch::{
     Write, account, checked_ledger, commit, head_bytes, id, organization, request, revision, subject, write,
 };
-use crate::stand::Stand;
+use crate::stand::{OnPostgres, Stand};
 use consent_authority::store::{Reader, Store};
 use consent_core::head::HeadKey;
 use consent_core::words::Revision;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const WRITES: u64 = 200;
 
@@ -149,4 +150,17 @@ pub(crate) async fn a_commit_wakes_who_waits<S: Stand>(stand: S) {
     wakeups.mark_unchanged();
     commit(&mut writer, &[write(1)]).await.expect("a commit");
     wakeups.changed().await.expect("a wake-up");
+}
+
+pub(crate) async fn a_commit_wakes_another_replica(stand: OnPostgres) {
+    let (here, elsewhere) = (stand.opened().await, stand.open().await.expect("another replica"));
+    let mut wakeups = elsewhere.wakeups();
+    let mut writer = here.writer().await.expect("a writer");
+    // It hears of commits from the moment when it listens, and nobody promises when that is.
+    for number in 1.. {
+        commit(&mut writer, &[write(number)]).await.expect("a commit");
+        if tokio::time::timeout(Duration::from_millis(50), wakeups.changed()).await.is_ok() {
+            break;
+        }
+    }
 }

@@ -5,7 +5,7 @@ use consent_authority::store::{PostgresStore, SqliteStore, Store, StoreError, po
 use consent_core::words::{Epoch, IdKey};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// The random names of every ledger here.
@@ -112,19 +112,5 @@ impl Stand for OnPostgres {
     }
     fn allow_insert(&self, table: &str) -> String {
         format!("DROP TRIGGER refuse_{table} ON {table}")
-    }
-}
-
-/// The store at an address that [`Stand::address`] gave.
-pub(crate) enum Found {
-    Sqlite(SqliteStore),
-    Postgres(PostgresStore),
-}
-
-pub(crate) async fn find(address: &str) -> Result<Found, StoreError> {
-    if address.starts_with("postgres:") {
-        PostgresStore::open(address).await.map(Found::Postgres)
-    } else {
-        SqliteStore::open(Path::new(address)).await.map(Found::Sqlite)
     }
 }

@@ -57,9 +57,13 @@ pub(crate) async fn a_batch_that_does_not_follow_is_refused<S: Stand>(stand: S) 
     let store = stand.opened().await;
     let mut writer = store.writer().await.expect("a writer");
     let first = commit(&mut writer, &[write(1)]).await.expect("a commit");
-    let mut gap = append(&writer.lock(&needs(&[write(2)])).await.expect("the lock"), &[write(2), write(3)]);
-    gap.entries.remove(0);
-    for batch in [gap, first] {
+    let locked = writer.lock(&needs(&[write(2)])).await.expect("the lock");
+    let good = append(&locked, &[write(2), write(3), write(4)]);
+    let (mut gap_before, mut gap_within, mut falling) = (good.clone(), good.clone(), good);
+    gap_before.entries.remove(0);
+    gap_within.entries.remove(1);
+    falling.entries[1].recorded_at = Timestamp::from_millis(i64::MAX);
+    for batch in [gap_before, gap_within, falling, first] {
         writer.lock(&Needs::default()).await.expect("the lock");
         assert!(matches!(writer.commit(&batch).await, Err(StoreError::Broken(_))));
     }

@@ -109,7 +109,7 @@ impl Source for PostgresReaders {
         sql: impl Into<Cow<'static, str>> + Send,
         values: &[Value<'_>],
     ) -> Result<Vec<PgRow>, StoreError> {
-        session::query(sql.into(), values).fetch_all(&self.0).await.map_err(refused)
+        session::within(session::SILENCE, session::query(sql.into(), values).fetch_all(&self.0)).await
     }
 }
 

@@ -27,7 +27,7 @@ const SETTINGS: [(&str, &str); 6] = [
 
 /// Longer than whatever the server bounds itself: here ends only a network that swallows packets, a server that
 /// was stopped, or a commit that waits for a standby.
-const SILENCE: Duration = Duration::from_secs(8);
+pub(super) const SILENCE: Duration = Duration::from_secs(8);
 
 const CONNECT: Duration = Duration::from_secs(2);
 
@@ -67,7 +67,13 @@ impl PostgresSession {
     }
 
     pub(super) fn is_in_transaction(&self) -> bool {
-        self.is_in_transaction
+        self.is_in_transaction && self.connection.is_some()
+    }
+
+    /// Ends whatever is under way by ending the connection.
+    pub(super) fn close(&mut self) {
+        self.connection = None;
+        self.is_in_transaction = false;
     }
 
     /// Begins by a script that starts with BEGIN. Never inside a transaction whose owner forgot it.
@@ -80,17 +86,11 @@ impl PostgresSession {
         Ok(rows)
     }
 
-    /// Ends whatever is under way by ending the connection.
-    pub(super) fn close(&mut self) {
-        self.connection = None;
-        self.is_in_transaction = false;
-    }
-
     /// Statements without parameters, in one round trip; the rows of all of them.
     pub(super) async fn script(&mut self, sql: &'static str) -> Result<Vec<PgRow>, StoreError> {
-        let connection = self.opened().await?;
-        let outcome = within(SILENCE, sqlx::raw_sql(sql).fetch_all(connection)).await;
-        self.closed_if_failed(outcome)
+        let mut connection = self.taken().await?;
+        let outcome = within(SILENCE, sqlx::raw_sql(sql).fetch_all(&mut connection)).await;
+        self.put_back(connection, outcome)
     }
 
     /// One statement and its rows.
@@ -98,35 +98,45 @@ impl PostgresSession {
         &mut self,
         query: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, StoreError> {
-        let connection = self.opened().await?;
-        let outcome = within(SILENCE, query.fetch_all(connection)).await;
-        self.closed_if_failed(outcome)
+        let mut connection = self.taken().await?;
+        let outcome = within(SILENCE, query.fetch_all(&mut connection)).await;
+        self.put_back(connection, outcome)
     }
 
-    /// Does nothing but open the connection, verified.
+    /// Opens the connection if it is not, and does nothing else.
     pub(super) async fn opened(&mut self) -> Result<&mut PgConnection, StoreError> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let mut connection = within(CONNECT, self.options.connect()).await?;
-                let row = within(CONNECT, sqlx::query(VERIFY).fetch_one(&mut connection)).await?;
-                if !row.flag("is_primary")? {
-                    return Err(StoreError::Unavailable("the server is a standby".into()));
-                }
-                if !row.flag("is_durable")? {
-                    let why = "fsync or synchronous_commit is off: a commit would not be durable";
-                    return Err(StoreError::Unavailable(why.into()));
-                }
-                self.sees_standbys = row.flag("sees_standbys")?;
-                connection
-            }
-        };
+        let connection = self.taken().await?;
         Ok(self.connection.insert(connection))
     }
 
-    fn closed_if_failed<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-        if outcome.is_err() {
-            self.close();
+    /// The connection for one exchange. Whoever is dropped in the middle of one takes it along: it is closed then.
+    async fn taken(&mut self) -> Result<PgConnection, StoreError> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        self.is_in_transaction = false;
+        let mut connection = within(CONNECT, self.options.connect()).await?;
+        let row = within(CONNECT, sqlx::query(VERIFY).fetch_one(&mut connection)).await?;
+        if !row.flag("is_primary")? {
+            return Err(StoreError::Unavailable("the server is a standby".into()));
+        }
+        if !row.flag("is_durable")? {
+            let why = "fsync or synchronous_commit is off: a commit would not be durable";
+            return Err(StoreError::Unavailable(why.into()));
+        }
+        self.sees_standbys = row.flag("sees_standbys")?;
+        Ok(connection)
+    }
+
+    fn put_back<T>(
+        &mut self,
+        connection: PgConnection,
+        outcome: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if outcome.is_ok() {
+            self.connection = Some(connection);
+        } else {
+            self.is_in_transaction = false;
         }
         outcome
     }
@@ -152,14 +162,14 @@ impl Session for PostgresSession {
         sql: impl Into<Cow<'static, str>> + Send,
         values: &[Value<'_>],
     ) -> Result<u64, StoreError> {
-        let connection = self.opened().await?;
-        let outcome = within(SILENCE, query(sql.into(), values).execute(connection)).await;
-        self.closed_if_failed(outcome).map(|done| done.rows_affected())
+        let mut connection = self.taken().await?;
+        let outcome = within(SILENCE, query(sql.into(), values).execute(&mut connection)).await;
+        self.put_back(connection, outcome).map(|done| done.rows_affected())
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {
         // An error before has closed the connection, and with it there is nothing left to commit.
-        if !self.is_in_transaction {
+        if !self.is_in_transaction() {
             return Err(StoreError::Unavailable("the transaction was lost before the commit".into()));
         }
         self.is_in_transaction = false;
@@ -168,7 +178,7 @@ impl Session for PostgresSession {
 
     async fn rollback(&mut self) {
         // Where it fails the connection is closed, which is a rollback too.
-        if self.is_in_transaction {
+        if self.is_in_transaction() {
             self.is_in_transaction = false;
             let _ = self.script("ROLLBACK").await;
         }
@@ -187,7 +197,8 @@ pub(super) fn query<'a>(sql: Cow<'static, str>, values: &[Value<'a>]) -> Query<'
     })
 }
 
-async fn within<T>(
+/// The outcome, or an error when it is not there in time.
+pub(super) async fn within<T>(
     bound: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {

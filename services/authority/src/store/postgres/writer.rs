@@ -26,7 +26,8 @@ const LOCK: &str = concat!(
     from_here!()
 );
 
-// One statement for heads and requests: a round trip under the lock costs every writer of every replica.
+// One statement for heads and requests: a round trip under the lock costs every writer of every replica. A row comes
+// in any case, for the clock, which is read after the wait.
 const NEEDED: &str = "
     WITH asked AS (
         SELECT kind, key, organization FROM head JOIN unnest($1::smallint[], $2::bytea[]) AS a (kind, key)
@@ -108,6 +109,10 @@ impl Writer for PostgresWriter {
     async fn commit(&mut self, append: &Append) -> Result<(), StoreError> {
         if !self.session.is_in_transaction() {
             return Err(StoreError::Unavailable("the lock was lost before the commit".into()));
+        }
+        if let Err(error) = append.check() {
+            self.session.close();
+            return Err(error);
         }
         // An error here is no unknown outcome: the commit was not asked for, and the connection is closed.
         let rows = self.session.fetch(append::statement(append)).await?;

@@ -31,6 +31,7 @@ type Row<'a> = Separated<'a, Sqlite, &'static str>;
 /// Appends the batch within the session's transaction.
 pub(super) async fn append(session: &mut SqliteSession, append: &Append) -> Result<(), StoreError> {
     let Append { entries, subjects, requests } = append;
+    append.check()?;
     advance(session, entries).await?;
     insert(session, LEDGER, entries, "", |row, entry| {
         row.push_bind(number(entry.revision))
