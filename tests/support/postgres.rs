@@ -3,7 +3,7 @@
 //! It is a real server with fsync on, since what is tested is what it promises after a crash. A test that needs it
 //! fails where there is none: a skipped test proves nothing. Shared by `#[path]`.
 
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};

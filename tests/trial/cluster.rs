@@ -8,7 +8,6 @@ use std::fmt;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-#[allow(unreachable_pub, reason = "it is shared by test programs of several crates")]
 #[path = "../support/postgres.rs"]
 mod postgres;
 use postgres::Postgres;
