@@ -2,7 +2,7 @@
 //!
 //! The confirmer decides; this file reads the lease table when it asks for it, reaps and settles, and carries the
 //! answers. Every answer comes from a reading of the primary that began after its commit: the task owns a connection
-//! and does one thing after the other, so a wait that comes in during a reading is answered by the next one.
+//! and does one thing after the other, so a wait that comes in during a reading is judged by the next one.
 //!
 //! Waits are bounded. At the bound a write is answered RECORDED, which is true, and asks again later.
 
@@ -13,7 +13,7 @@ use consent_core::chain::Chain;
 use consent_core::confirm::Terms;
 use consent_core::confirm::confirmer::{Confirmer, Input, Outcome, Output, Reading, Row, Ticket};
 use consent_core::refusal::Refusal;
-use consent_core::words::Revision;
+use consent_core::words::{Epoch, Incarnation, Revision};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -85,10 +85,28 @@ pub(crate) struct Task<S: Store> {
     waits: mpsc::Receiver<Wait>,
     waiting: BTreeMap<Ticket, Waiting>,
     tickets: u64,
+    errands: VecDeque<Errand>,
+    readable: bool,
     effective: watch::Sender<Revision>,
     wakeups: watch::Receiver<()>,
     drained: Arc<Notify>,
     stop: CancellationToken,
+}
+
+/// What the confirmer wants of the store.
+enum Errand {
+    /// `judges`: the waits with a ticket below it are judged by what is read.
+    Read {
+        revisions: Vec<Revision>,
+        judges: Ticket,
+    },
+    Reap {
+        incarnation: Incarnation,
+        renew_seq: u64,
+    },
+    Settle {
+        epoch: Epoch,
+    },
 }
 
 struct Waiting {
@@ -114,6 +132,8 @@ impl Confirmations {
             waits: received,
             waiting: BTreeMap::new(),
             tickets: 0,
+            errands: VecDeque::new(),
+            readable: true,
             effective,
             drained,
             stop,
@@ -127,106 +147,118 @@ impl<S: Store> Task<S> {
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
         let mut leases = self.store.leases().await?;
         let stop = self.stop.clone();
-        self.step(&mut leases, Input::TimePassed).await;
+        self.step(Input::TimePassed);
         loop {
-            let input = tokio::select! {
+            while let Some(errand) = self.errands.pop_front() {
+                self.run_errand(&mut leases, errand).await;
+            }
+            tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                input = self.next() => input,
-            };
-            let Some(input) = input else { return Ok(()) };
-            self.forget(&mut leases).await;
-            self.step(&mut leases, input).await;
+                () = self.next() => {}
+            }
         }
     }
 
-    // What happens next; none when nobody can ask any more.
-    async fn next(&mut self) -> Option<Input> {
+    async fn next(&mut self) {
         let wake_at = self.confirmer.wake_at();
         tokio::select! {
-            wait = self.waits.recv() => wait.map(|wait| self.admit(wait)),
-            changed = self.wakeups.changed() => changed.ok().map(|()| Input::Woken),
-            () = self.drained.notified() => Some(Input::Woken),
-            () = clock::alarm(wake_at) => Some(Input::TimePassed),
+            Some(wait) = self.waits.recv() => {
+                self.admit(wait);
+                // Those that ask together are judged together: by the reading after the one that the first began.
+                while let Ok(wait) = self.waits.try_recv() {
+                    self.admit(wait);
+                }
+            }
+            Ok(()) = self.wakeups.changed() => self.step(Input::Woken),
+            () = self.drained.notified() => self.step(Input::Woken),
+            () = clock::alarm(wake_at) => self.step(Input::TimePassed),
         }
+        // Callers that are gone wait no more: their places are for others.
+        self.forget(|_, waiting| waiting.answer.is_closed());
     }
 
-    fn admit(&mut self, wait: Wait) -> Input {
+    fn admit(&mut self, wait: Wait) {
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
         self.waiting.insert(ticket, Waiting { answer: wait.answer, patient: wait.patient });
-        Input::Await { ticket, revision: wait.revision, chain: wait.chain }
+        self.step(Input::Await { ticket, revision: wait.revision, chain: wait.chain });
     }
 
-    // Callers that are gone wait no more: their places are for others.
-    async fn forget(&mut self, leases: &mut S::Leases) {
-        let gone: Vec<Ticket> = self
+    fn forget(&mut self, whom: impl Fn(&Ticket, &Waiting) -> bool) {
+        let forgotten: Vec<Ticket> = self
             .waiting
-            .extract_if(.., |_, waiting| waiting.answer.is_closed())
+            .extract_if(.., |ticket, waiting| whom(ticket, waiting))
             .map(|(ticket, _)| ticket)
             .collect();
-        for ticket in gone {
-            self.step(leases, Input::Forget { ticket }).await;
+        for ticket in forgotten {
+            self.step(Input::Forget { ticket });
         }
     }
 
-    // The outputs of one step are performed before the next input. What they lead to is stepped after them.
-    async fn step(&mut self, leases: &mut S::Leases, input: Input) {
-        let mut inputs = VecDeque::from([input]);
+    fn step(&mut self, input: Input) {
         let mut outputs = Vec::new();
-        while let Some(input) = inputs.pop_front() {
-            let reading_over = matches!(input, Input::Read(_) | Input::ReadFailed);
-            self.confirmer.step(clock::now(), input, &mut outputs);
-            // Before the answers go out: who is told EFFECTIVE must find its revision in it.
-            if let Some((_, revision)) = self.confirmer.effective() {
-                self.effective.send_replace(revision);
-            }
-            for output in outputs.drain(..) {
-                inputs.extend(self.perform(leases, output).await);
-            }
-            if reading_over {
-                let impatient = self.waiting.extract_if(.., |_, waiting| !waiting.patient);
-                inputs.extend(impatient.map(|(ticket, _)| Input::Forget { ticket }));
+        self.confirmer.step(clock::now(), input, &mut outputs);
+        // Before the answers go out: who is told EFFECTIVE must find its revision in it.
+        if let Some((_, revision)) = self.confirmer.effective() {
+            self.effective.send_replace(revision);
+        }
+        for output in outputs {
+            match output {
+                Output::Read { revisions } => {
+                    self.errands.push_back(Errand::Read { revisions, judges: Ticket(self.tickets) });
+                }
+                Output::Reap { incarnation, renew_seq } => {
+                    self.errands.push_back(Errand::Reap { incarnation, renew_seq });
+                }
+                Output::Settle { epoch } => self.errands.push_back(Errand::Settle { epoch }),
+                Output::Answer { ticket, outcome } => {
+                    if let Some(waiting) = self.waiting.remove(&ticket) {
+                        // Where nobody listens any more, nobody needs it.
+                        let _ = waiting.answer.send(outcome);
+                    }
+                }
+                Output::EffectiveFell { from, to } => {
+                    tracing::error!(%from, %to, "I9: the effective revision fell; the store forgot what it knew");
+                }
             }
         }
     }
 
-    async fn perform(&mut self, leases: &mut S::Leases, output: Output) -> Option<Input> {
-        match output {
-            Output::Read { revisions } => Some(match leases.table(&revisions).await {
-                Ok(table) => Input::Read(reading(table)),
-                Err(error) => {
-                    tracing::warn!(%error, "the lease table could not be read");
-                    Input::ReadFailed
-                }
-            }),
-            Output::Reap { incarnation, renew_seq } => {
+    async fn run_errand(&mut self, leases: &mut S::Leases, errand: Errand) {
+        match errand {
+            Errand::Read { revisions, judges } => {
+                let table = leases.table(&revisions).await;
+                self.tell_whether_readable(table.as_ref().err());
+                self.step(table.map_or(Input::ReadFailed, |table| Input::Read(reading(table))));
+                self.forget(|ticket, waiting| *ticket < judges && !waiting.patient);
+            }
+            Errand::Reap { incarnation, renew_seq } => {
                 match leases.reap(incarnation, renew_seq).await {
                     Ok(true) => tracing::info!(%incarnation, "reaped the row of a dead replica"),
                     Ok(false) => {}
                     Err(error) => tracing::warn!(%error, "a row could not be reaped"),
                 }
-                Some(Input::Tried)
+                self.step(Input::Tried);
             }
-            Output::Settle { epoch } => {
+            Errand::Settle { epoch } => {
                 match leases.settle(epoch).await {
                     Ok(true) => tracing::info!(%epoch, "settled the epoch: opt-outs are confirmed again"),
                     Ok(false) => {}
                     Err(error) => tracing::warn!(%error, "the epoch could not be settled"),
                 }
-                Some(Input::Tried)
-            }
-            Output::Answer { ticket, outcome } => {
-                if let Some(waiting) = self.waiting.remove(&ticket) {
-                    // Where nobody listens any more, nobody needs it.
-                    let _ = waiting.answer.send(outcome);
-                }
-                None
-            }
-            Output::EffectiveFell { from, to } => {
-                tracing::error!(%from, %to, "I9: the effective revision fell; the store forgot what it knew");
-                None
+                self.step(Input::Tried);
             }
         }
+    }
+
+    // A line per change, not per try.
+    fn tell_whether_readable(&mut self, error: Option<&StoreError>) {
+        match error {
+            Some(error) if self.readable => tracing::warn!(%error, "the lease table cannot be read"),
+            None if !self.readable => tracing::info!("the lease table can be read again"),
+            Some(_) | None => {}
+        }
+        self.readable = error.is_none();
     }
 }
 

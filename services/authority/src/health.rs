@@ -42,13 +42,15 @@ pub(crate) async fn run(
             tracing::info!(ready, "readiness changed");
             report(&reporter, if ready { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
         }
-        let ended = tokio::select! {
-            () = stop.cancelled() => true,
-            changed = lease.changed() => changed.is_err(),
-            () = clock::alarm(held.map(|lease| lease.until)) => false,
+        let owned = tokio::select! {
+            () = stop.cancelled() => false,
+            changed = lease.changed() => changed.is_ok(),
+            () = clock::alarm(held.map(|lease| lease.until)) => true,
         };
-        if ended {
+        if !owned {
+            // Told to stop; or the owner of the lease is gone, and the process is about to be.
             report(&reporter, ServingStatus::NotServing).await;
+            stop.cancelled().await;
             return Ok(());
         }
     }

@@ -57,6 +57,8 @@ pub struct Entry {
     pub at: Newest,
     /// As it is sent.
     pub frame: pb::Frame,
+    /// Its bytes there.
+    pub size: usize,
 }
 
 /// What follows a revision.
@@ -137,22 +139,22 @@ impl Ring {
         self.shared.more.notified().await;
     }
 
-    /// Takes the next revision, and only that.
-    pub(crate) fn push(&self, entry: FeedEntry) -> Result<Newest, NotNext> {
-        let before = self.newest().place;
-        let entry = Entry::following(before, entry)?;
-        let at = entry.at;
-        let mut kept = self.write();
-        kept.bytes += entry.size();
-        kept.entries.push_back(entry);
-        while kept.entries.len() > self.shared.bounds.revisions.max(1)
-            || (kept.bytes > self.shared.bounds.bytes && kept.entries.len() > 1)
-        {
-            let oldest = kept.entries.pop_front();
-            kept.bytes -= oldest.as_ref().map_or(0, Entry::size);
+    /// Takes the next revisions, if they are that; nothing of them otherwise. Whoever watches is woken once.
+    pub(crate) fn push(&self, page: Vec<FeedEntry>) -> Result<Vec<Place>, NotNext> {
+        let mut at = self.newest();
+        let mut entries = Vec::with_capacity(page.len());
+        for entry in page {
+            let entry = Entry::following(at.place, entry)?;
+            at = entry.at;
+            entries.push(entry);
         }
+        let places = entries.iter().map(|entry| entry.at.place).collect();
+        let mut kept = self.write();
+        kept.bytes += entries.iter().map(|entry| entry.size).sum::<usize>();
+        kept.entries.extend(entries);
+        kept.forget(self.shared.bounds);
         self.shared.newest.send_replace(at);
-        Ok(at)
+        Ok(places)
     }
 
     /// Goes on from the end of another history.
@@ -175,16 +177,12 @@ impl Ring {
         let oldest = newest.revision.get() + 1 - kept.entries.len() as u64;
         let Some(skip) = (after.get() + 1).checked_sub(oldest) else { return Following::Forgotten };
         let mut bytes = 0;
+        let fits = |(index, entry): &(usize, &Entry)| {
+            bytes += entry.size;
+            *index == 0 || bytes <= batch.bytes
+        };
         let entries = kept.entries.iter().skip(skip as usize).take(batch.frames).enumerate();
-        Following::Entries(
-            entries
-                .take_while(|(index, entry)| {
-                    bytes += entry.size();
-                    *index == 0 || bytes <= batch.bytes
-                })
-                .map(|(_, entry)| entry.clone())
-                .collect(),
-        )
+        Following::Entries(entries.take_while(fits).map(|(_, entry)| entry.clone()).collect())
     }
 
     // A panic while one of these is held leaves no half-made change that a reader could see as whole: `newest` is
@@ -195,6 +193,18 @@ impl Ring {
 
     fn write(&self) -> RwLockWriteGuard<'_, Kept> {
         self.shared.kept.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    // The newest stays, however large it is.
+    fn forget(&mut self, bounds: Bounds) {
+        while self.entries.len() > 1
+            && (self.entries.len() > bounds.revisions || self.bytes > bounds.bytes)
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            self.bytes -= oldest.size;
+        }
     }
 }
 
@@ -218,12 +228,8 @@ impl Entry {
         // A head opens with the semantics version that reading it needs, and applying a frame is reading its head.
         let semantics = entry.head.bytes.first().copied().unwrap_or_default().into();
         let change = Change { frame, recorded_at: entry.recorded_at, semantics, head: entry.head };
-        Ok(Entry { at, frame: sync::frame(change) })
-    }
-
-    /// Its bytes on the wire.
-    pub(crate) fn size(&self) -> usize {
-        self.frame.encoded_len()
+        let frame = sync::frame(change);
+        Ok(Entry { at, size: frame.encoded_len(), frame })
     }
 }
 
@@ -259,16 +265,14 @@ mod tests {
     fn filled(bounds: Bounds, count: u64) -> Ring {
         let ring = Ring::new(bounds, start(EPOCH));
         for _ in 0..count {
-            ring.push(next(ring.newest().place)).expect("the next");
+            ring.push(vec![next(ring.newest().place)]).expect("the next");
         }
         ring
     }
 
     fn revisions(following: Following) -> Vec<u64> {
-        match following {
-            Following::Entries(entries) => entries.iter().map(|e| e.at.place.revision.get()).collect(),
-            other => panic!("{other:?}"),
-        }
+        let Following::Entries(entries) = following else { panic!("no entries: {following:?}") };
+        entries.iter().map(|entry| entry.at.place.revision.get()).collect()
     }
 
     fn at(number: u64) -> Revision {
@@ -279,12 +283,12 @@ mod tests {
     fn it_takes_the_next_revision_or_nothing() {
         let ring = filled(Bounds::default(), 2);
         let newest = ring.newest().place;
-        let gap = FeedEntry { revision: at(4), ..next(newest) };
-        assert_eq!(ring.push(gap), Err(NotNext::Gap { newest: at(2), found: at(4) }));
+        let gap = FeedEntry { revision: at(5), ..next(newest) };
+        assert_eq!(ring.push(vec![next(newest), gap]), Err(NotNext::Gap { newest: at(3), found: at(5) }));
         let again = FeedEntry { revision: at(2), ..next(newest) };
-        assert_eq!(ring.push(again), Err(NotNext::Gap { newest: at(2), found: at(2) }));
+        assert_eq!(ring.push(vec![again]), Err(NotNext::Gap { newest: at(2), found: at(2) }));
         let forked = FeedEntry { chain: Chain::new([9; 32]), ..next(newest) };
-        assert_eq!(ring.push(forked), Err(NotNext::Chain(at(3))));
+        assert_eq!(ring.push(vec![forked]), Err(NotNext::Chain(at(3))));
         assert_eq!(ring.newest().place, newest);
     }
 
@@ -322,7 +326,7 @@ mod tests {
     async fn who_watches_finds_what_woke_it() {
         let ring = filled(Bounds::default(), 0);
         let mut watch = ring.watch();
-        ring.push(next(ring.newest().place)).expect("the next");
+        ring.push(vec![next(ring.newest().place)]).expect("the next");
         watch.changed().await.expect("the ring lives");
         assert_eq!(revisions(ring.after(EPOCH, at(0), ALL)), [1]);
     }

@@ -72,41 +72,45 @@ impl<R: Reader> Tail<R> {
     async fn catch_up(&mut self) -> Result<(), Failure> {
         let head = self.reader.head().await?;
         if head.epoch != self.ring.newest().place.epoch {
-            return self.restart(head).await;
+            self.restart(head).await;
+            return Ok(());
         }
         while self.ring.newest().place.revision < head.revision {
             let page = self.reader.feed(self.ring.newest().place.revision, PAGE).await?;
             if page.is_empty() {
                 return Ok(());
             }
-            for entry in page {
-                match self.ring.push(entry) {
-                    Ok(newest) => self.tell(News::Next(newest.place)).await?,
-                    Err(not_next) => {
-                        // Between two reads the ledger may have become another; then this is no broken promise.
-                        let head = self.reader.head().await?;
-                        if head.epoch != self.ring.newest().place.epoch {
-                            return self.restart(head).await;
-                        }
+            match self.ring.push(page) {
+                Ok(places) => {
+                    for place in places {
+                        self.tell(News::Next(place)).await;
+                    }
+                }
+                Err(not_next) => {
+                    // Between two reads the ledger may have become another; then this is no broken promise.
+                    let head = self.reader.head().await?;
+                    if head.epoch == self.ring.newest().place.epoch {
                         return Err(Failure::Ledger(not_next));
                     }
+                    self.restart(head).await;
+                    return Ok(());
                 }
             }
         }
         Ok(())
     }
 
-    async fn restart(&mut self, head: LedgerHead) -> Result<(), Failure> {
+    async fn restart(&mut self, head: LedgerHead) {
         tracing::warn!(epoch = %head.epoch, revision = %head.revision, "the ledger has another epoch");
         self.ring.restart(Newest { place: head.place(), recorded_at: head.recorded_at });
-        self.tell(News::AnotherEpoch(head.place())).await
+        self.tell(News::AnotherEpoch(head.place())).await;
     }
 
-    // The grantor may be gone in a stop; then the tail goes too.
-    async fn tell(&mut self, news: News) -> Result<(), Failure> {
+    // Where the grantor is gone the process is about to stop, and until then only the sessions follow.
+    async fn tell(&mut self, news: News) {
         tokio::select! {
-            () = self.stop.cancelled() => Ok(()),
-            told = self.news.send(news) => told.map_err(|_| Failure::Ended("grantor")),
+            () = self.stop.cancelled() => {}
+            _ = self.news.send(news) => {}
         }
     }
 }

@@ -36,6 +36,9 @@ pub(super) enum Ended {
     /// The ledger has another epoch.
     #[error("the ledger has another epoch")]
     AnotherEpoch,
+    /// The sidecar does not take what it is sent.
+    #[error("the sidecar takes nothing")]
+    Stalled,
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,7 +157,7 @@ impl<R: Reader> Feed<R> {
         let entries = match self.shared.ring.after(epoch, revision, BATCH) {
             Following::Entries(entries) => entries,
             Following::Nothing => return Ok(None),
-            Following::Forgotten => self.from_the_store().await?,
+            Following::Forgotten => self.read_the_store().await?,
             Following::AnotherEpoch => return Err(Ended::AnotherEpoch),
         };
         let Some(last) = entries.last() else { return Ok(None) };
@@ -163,12 +166,12 @@ impl<R: Reader> Feed<R> {
     }
 
     // The session has fallen behind the ring. What it gets is proved by the chain, as in the ring.
-    async fn from_the_store(&mut self) -> Result<Vec<Entry>, Ended> {
+    async fn read_the_store(&mut self) -> Result<Vec<Entry>, Ended> {
         let (mut at, mut bytes) = (self.sent.place, 0);
         let mut entries = Vec::new();
         for entry in self.shared.reader.feed(at.revision, BATCH.frames as u32).await? {
             let entry = Entry::following(at, entry)?;
-            bytes += entry.size();
+            bytes += entry.size;
             if bytes > BATCH.bytes && !entries.is_empty() {
                 break;
             }

@@ -18,6 +18,7 @@ use consent_core::words::{Incarnation, Revision};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -25,6 +26,8 @@ use tonic::{Status, Streaming};
 const ORDERS_MAX: usize = 16;
 /// How long a stream may stand without a hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// How long a sidecar may leave a message untaken. One that stalls would keep a turn at a snapshot from others.
+const TAKE_WITHIN: Duration = Duration::from_secs(30);
 /// Times that a head and a chain are read again because the ledger grew in between.
 const LOOK_UPS_MAX: usize = 8;
 
@@ -124,7 +127,11 @@ impl<R: Reader> Session<R> {
             if let Some(said) = said {
                 tokio::select! {
                     () = self.end.cancelled() => return None,
-                    sent = self.said.send(said) => if sent.is_err() { return None },
+                    sent = self.said.send_timeout(said, TAKE_WITHIN) => match sent {
+                        Ok(()) => {}
+                        Err(SendTimeoutError::Closed(_)) => return None,
+                        Err(SendTimeoutError::Timeout(_)) => return Some(Ended::Stalled),
+                    }
                 }
             }
         }
@@ -187,6 +194,9 @@ impl<R: Reader> Session<R> {
             None => tracing::info!(%sidecar, "session closed"),
             Some(Ended::AnotherEpoch) => {
                 tracing::info!(%sidecar, cause = "epoch", "session closed: the sidecar must sync again");
+            }
+            Some(Ended::Stalled) => {
+                tracing::warn!(%sidecar, cause = "stalled", "session closed: the sidecar takes nothing");
             }
             Some(Ended::Store(error)) => tracing::warn!(%sidecar, %error, "session closed"),
             Some(Ended::NotNext(error)) => tracing::error!(%sidecar, %error, "session closed"),

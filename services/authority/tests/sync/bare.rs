@@ -9,7 +9,7 @@ use consent_core::confirm::{Place, Start, ToAuthority, ToSidecar};
 use consent_core::digest::{Digest, DigestKey};
 use consent_core::head::{Head, HeadKey};
 use consent_core::ledger::HeadRecord;
-use consent_core::words::{IdKey, Incarnation, Moment, Nonce, Revision};
+use consent_core::words::{Incarnation, Moment, Nonce, Revision};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 /// What no healthy authority takes, on any machine, and less than the long leases.
-const TOO_LONG: Duration = Duration::from_secs(20);
+pub(crate) const TOO_LONG: Duration = Duration::from_secs(20);
 
 pub(crate) struct Bare {
     say: mpsc::Sender<consent::pb::SyncRequest>,
@@ -71,14 +71,12 @@ impl Bare {
     }
 
     pub(crate) async fn welcomed(&mut self) -> Start {
-        match self.next().await {
-            FromAuthority::Welcome { message: ToSidecar::Welcome { start, .. }, id_key, .. } => {
-                self.table.secret = Some(DigestKey::new(&id_key));
-                self.table.id_key = Some(id_key);
-                start
-            }
-            other => panic!("no welcome: {other:?}"),
-        }
+        let said = self.next().await;
+        let FromAuthority::Welcome { message: ToSidecar::Welcome { start, .. }, id_key, .. } = said else {
+            panic!("no welcome: {said:?}")
+        };
+        self.table.secret = Some(DigestKey::new(&id_key));
+        start
     }
 
     /// Takes a snapshot with the frames between its pages. Gives the number of its pages.
@@ -99,7 +97,9 @@ impl Bare {
                     return pages;
                 }
                 FromAuthority::Message(ToSidecar::Grant { .. }) => {}
-                other => panic!("not in a snapshot: {other:?}"),
+                said @ (FromAuthority::Welcome { .. } | FromAuthority::Message(_)) => {
+                    panic!("not in a snapshot: {said:?}")
+                }
             }
         }
     }
@@ -107,37 +107,37 @@ impl Bare {
     /// Takes frames until the table is at this revision.
     pub(crate) async fn follow(&mut self, revision: Revision) {
         while self.table.revision() < revision {
-            match self.next().await {
-                FromAuthority::Frames(changes) => {
-                    for change in changes {
-                        let at = self.table.place.expect("a table");
-                        assert!(change.frame.revision.follows(at.revision), "no gap, and none twice");
-                        assert_eq!(change.frame.epoch, at.epoch);
-                        assert_eq!(change.frame.chain, at.chain.then(change.frame.link));
-                        self.table.put(change.head);
-                        assert_eq!(change.frame.digest, self.table.digest);
-                        self.table.place = Some(change.frame.place());
-                    }
-                }
-                FromAuthority::Message(ToSidecar::Grant { .. }) => {}
-                other => panic!("no frames: {other:?}"),
+            let said = self.next().await;
+            if matches!(said, FromAuthority::Message(ToSidecar::Grant { .. })) {
+                continue;
+            }
+            let FromAuthority::Frames(changes) = said else { panic!("no frames: {said:?}") };
+            for change in changes {
+                let at = self.table.place.expect("a table");
+                assert!(change.frame.revision.follows(at.revision), "no gap, and none twice");
+                assert_eq!(change.frame.epoch, at.epoch);
+                assert_eq!(change.frame.chain, at.chain.then(change.frame.link));
+                self.table.put(change.head);
+                assert_eq!(change.frame.digest, self.table.digest);
+                self.table.place = Some(change.frame.place());
             }
         }
     }
 
-    /// Asks for a lease until one is granted: right after its start an authority may not grant yet.
+    /// Asks for a lease, of which the authority must be ready to grant one. Frames meanwhile are not taken.
     pub(crate) async fn lease(&mut self, nonce: u64) -> Granted {
         let asked = clock::now();
         self.say(ToAuthority::KeepAlive { nonce: Nonce(nonce) }).await;
         loop {
-            match self.next().await {
-                FromAuthority::Message(ToSidecar::Grant { nonce: Nonce(granted), place }) => {
-                    assert_eq!(granted, nonce);
-                    return Granted { asked, place };
-                }
-                FromAuthority::Frames(_) => {}
-                other => panic!("no grant: {other:?}"),
+            let said = self.next().await;
+            if matches!(said, FromAuthority::Frames(_)) {
+                continue;
             }
+            let FromAuthority::Message(ToSidecar::Grant { nonce: granted, place }) = said else {
+                panic!("no grant: {said:?}")
+            };
+            assert_eq!(granted, Nonce(nonce));
+            return Granted { asked, place };
         }
     }
 
@@ -157,13 +157,12 @@ pub(crate) struct Table {
     heads: HashMap<HeadKey, (Revision, Vec<u8>)>,
     digest: Digest,
     secret: Option<DigestKey>,
-    pub(crate) id_key: Option<IdKey>,
     pub(crate) place: Option<Place>,
 }
 
 impl Default for Table {
     fn default() -> Table {
-        Table { heads: HashMap::new(), digest: Digest::EMPTY, secret: None, id_key: None, place: None }
+        Table { heads: HashMap::new(), digest: Digest::EMPTY, secret: None, place: None }
     }
 }
 

@@ -1,5 +1,6 @@
 //! An authority over a ledger of its own, and a caller that writes to it.
 
+use crate::bare::TOO_LONG;
 use consent::pb::consent_service_client::ConsentServiceClient;
 use consent::pb::policy_service_client::PolicyServiceClient;
 use consent::pb::{
@@ -87,12 +88,15 @@ impl Ledger {
 async fn ready(channel: Channel) {
     let request = HealthCheckRequest { service: String::new() };
     let mut watch = HealthClient::new(channel).watch(request).await.expect("health").into_inner();
-    while let Some(health) = watch.message().await.expect("health") {
-        if health.status() == ServingStatus::Serving {
-            return;
+    let serving = async {
+        while let Some(health) = watch.message().await.expect("health") {
+            if health.status() == ServingStatus::Serving {
+                return;
+            }
         }
-    }
-    panic!("never ready");
+        panic!("never ready");
+    };
+    tokio::time::timeout(TOO_LONG, serving).await.expect("ready in time");
 }
 
 /// Somebody who writes. Clones share one connection.

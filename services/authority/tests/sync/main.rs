@@ -4,6 +4,8 @@
 //! Nothing here sleeps to be in step with something: a test waits for what it is told, and where it looks at a
 //! clock it is the lease clock, to see that nothing came too early.
 
+#![allow(clippy::expect_used, reason = "a test may fail")]
+
 mod bare;
 mod feed;
 mod leaving;

@@ -87,6 +87,6 @@ async fn an_authority_serves_only_this_machine_and_only_its_own_schema() {
     let empty = tempfile::tempdir().expect("a directory");
     let mut bare = ledger.config(long());
     bare.store = StoreConfig::Sqlite { directory: empty.path().to_owned() };
-    let why = start(bare).await.err().expect("no schema").to_string();
+    let why = start(bare).await.expect_err("no schema").to_string();
     assert!(why.contains("consent migrate"), "{why}");
 }
