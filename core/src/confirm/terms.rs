@@ -207,7 +207,7 @@ mod tests {
             changed(|v| v.slack = ms(1)),
             Err(UnsafeTerms::SlackBelowDriftOfHold(Span::from_nanos(1_010_102)))
         );
-        assert_eq!(changed(|v| v.slack = Span::from_nanos(1_010_102)).is_ok(), true);
+        assert!(changed(|v| v.slack = Span::from_nanos(1_010_102)).is_ok());
         let promise = Terms::default().promise();
         assert_eq!(changed(|v| v.replica_lease = ms(4_000)), Err(UnsafeTerms::PromiseDoesNotFit(promise)));
         assert_eq!(changed(|v| v.poll = ms(1_001)), Err(UnsafeTerms::PollTooSlow));

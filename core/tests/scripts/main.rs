@@ -3,18 +3,42 @@
 //! A script's name is a promise. There is one for each careless version and for each hole that the model of the
 //! protocol found, and the list below says so: a missing one is a failure.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test without the usual harness, which these lints do not know as one"
+)]
+
 mod history;
 mod invariants;
 mod parties;
 mod promises;
 mod script;
+mod walk;
 mod world;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// So many random walks, unless `--walks` says otherwise.
+const WALKS: u64 = 500;
+
 fn main() -> ExitCode {
-    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |flag: &str| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        arguments.get(at + 1)?.parse::<u64>().ok()
+    };
+    if let Some(seed) = number("--seed") {
+        println!(
+            "{}",
+            walk::walk(seed, &mut BTreeMap::new()).map_or_else(|broken| broken, |walked| walked.join("\n"))
+        );
+        return ExitCode::SUCCESS;
+    }
+    let walks = number("--walks").unwrap_or(WALKS);
+    let only = arguments.first().filter(|argument| !argument.starts_with('-')).cloned().unwrap_or_default();
     let write = std::env::var_os("SCRIPTS_WRITE").is_some();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
     let mut files: Vec<PathBuf> =
@@ -43,6 +67,14 @@ fn main() -> ExitCode {
             tell(careless, Err(format!("has no script: {script}.txt is missing")));
         }
     }
+    let mut counts = BTreeMap::new();
+    for seed in 1..=if only.is_empty() { walks } else { 0 } {
+        if let Err(broken) = walk::walk(seed, &mut counts) {
+            tell(&format!("walk {seed} (again with -- --seed {seed})"), Err(broken));
+            break;
+        }
+    }
+    println!("{walks} walks: {counts:?}");
     println!("scripts: {passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

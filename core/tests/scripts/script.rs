@@ -57,7 +57,7 @@ pub(crate) fn play(text: &str) -> Result<String, String> {
     Ok(written)
 }
 
-fn obey(world: &mut World, words: &[&str]) -> Option<()> {
+pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
     let party = |at: usize| words.get(at).copied().and_then(Party::parse);
     let (verb, rest) = words.split_first()?;
     match (*verb, party(1), party(2)) {

@@ -168,7 +168,7 @@ impl World {
     pub(crate) fn start_witness(&mut self) {
         let run = incarnation(self.name());
         self.now(Party::Confirmer);
-        self.witness = Some(Witness { incarnation: run, confirmer: Confirmer::new(self.terms, 4) });
+        self.witness = Some(Witness { incarnation: run, confirmer: Confirmer::new(self.terms, 64) });
         self.step_witness(confirmer::Input::TimePassed);
     }
 
@@ -304,6 +304,15 @@ impl World {
                 self.on_stream(to, stream, body.clone());
             }
             _ => (),
+        }
+    }
+
+    pub(crate) fn lives(&self, party: Party) -> bool {
+        match party {
+            Party::Sidecar(number) => self.sidecars.contains_key(&number),
+            Party::Replica(number) => self.replicas.contains_key(&number),
+            Party::Confirmer => self.witness.is_some(),
+            Party::Caller | Party::Store => true,
         }
     }
 
@@ -613,12 +622,10 @@ impl World {
 
     /// A place in short: its revision and the event that made it.
     pub(crate) fn at(&self, place: &Place) -> String {
-        self.tree
-            .events(&place.chain)
-            .iter()
-            .enumerate()
-            .last()
-            .map_or("0".into(), |(at, e)| format!("{}{e}", at + 1))
+        match self.tree.events(&place.chain).last() {
+            Some(event) => format!("{}{event}", place.revision),
+            None => "0".into(),
+        }
     }
 
     pub(crate) fn describe(&self, body: &Body) -> String {

@@ -90,9 +90,8 @@ impl Holder {
             }
             Input::Applied { revision, digest } => {
                 let applied = self.table.as_mut().map(|table| table.visible(now, revision, digest));
-                match applied {
-                    Some(Err(cause)) => self.resync(cause, out),
-                    Some(Ok(())) | None => (),
+                if let Some(Err(cause)) = applied {
+                    self.resync(cause, out);
                 }
             }
             Input::Disconnected { stream } => self.disconnected(stream),
@@ -299,10 +298,8 @@ impl Holder {
                 table.ripen(now, self.hold);
             }
             table.applied().into_iter().for_each(|place| self.summits.reach(place));
-            let grants = self.links.iter_mut().filter_map(|link| link.grants.as_mut());
-            if let Err(cause) =
-                grants.map(|grants| grants.activate(now, table)).collect::<Result<(), Cause>>()
-            {
+            let mut grants = self.links.iter_mut().filter_map(|link| link.grants.as_mut());
+            if let Err(cause) = grants.try_for_each(|grants| grants.activate(now, table)) {
                 self.resync(cause, out);
             }
         }
