@@ -47,28 +47,34 @@ fn terms(sidecar_lease: Span, replica_lease: Span) -> Terms {
 
 /// Where a ledger is.
 pub(crate) struct Ledger {
+    store: StoreConfig,
     directory: TempDir,
 }
 
 impl Ledger {
-    /// A new one.
+    /// A new one on the embedded store.
     pub(crate) async fn new() -> Ledger {
-        let ledger = Ledger { directory: tempfile::tempdir().expect("a directory") };
-        migrate(&ledger.store()).await.expect("a schema");
-        ledger
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = StoreConfig::Sqlite { directory: directory.path().to_owned() };
+        migrate(&store).await.expect("a schema");
+        Ledger { store, directory }
     }
 
-    pub(crate) fn store(&self) -> StoreConfig {
-        StoreConfig::Sqlite { directory: self.directory.path().to_owned() }
+    /// A new one in an empty database of Postgres.
+    pub(crate) async fn in_postgres(url: String) -> Ledger {
+        let store = StoreConfig::Postgres { url };
+        migrate(&store).await.expect("a schema");
+        Ledger { store, directory: tempfile::tempdir().expect("a directory") }
     }
 
+    /// The directory of the embedded store.
     pub(crate) fn path(&self) -> &std::path::Path {
         self.directory.path()
     }
 
     pub(crate) fn config(&self, terms: Terms) -> Config {
         let listen = "127.0.0.1:0".parse().expect("an address");
-        Config { listen, replica: "test".to_owned(), store: self.store(), terms }
+        Config { listen, replica: "test".to_owned(), store: self.store.clone(), terms }
     }
 
     /// An authority over it that is ready, and a caller of it.

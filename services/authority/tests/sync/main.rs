@@ -10,5 +10,8 @@ mod bare;
 mod feed;
 mod leaving;
 mod ledger;
+#[path = "../../../../tests/support/postgres.rs"]
+mod postgres;
 mod promises;
+mod replicas;
 mod welcome;
