@@ -17,7 +17,7 @@
 //! | `clock P RATE [RATE]` | boot and raw clock run so many ppm off, or `stop` |
 //! | `failover N [losing]`, `mint` | a standby without what is after N, or without the last renewals; R9 |
 //! | `restore N`, `forge S frame`, `forge S grant` | an image that kept identity and epoch; S is sent what it would say |
-//! | `save S`, `spoil S`, `rot S` | the durable copy is written; loses an event; the table loses one |
+//! | `save S`, `spoil S`, `rot S`, `garble R S` | the durable copy is written; it, the table, a snapshot loses an event |
 //! | `slow S`, `apply S`, `disrupt S`, `leave P`, `hold R`, `accept R`, `seats N`, `block P Q`, `unblock`, `show` | |
 
 use super::history::Events;
@@ -119,6 +119,12 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
         ("save", Some(Party::Sidecar(number)), _) => world.save(number),
         ("spoil", Some(Party::Sidecar(number)), _) => drop(world.copies.get_mut(&number)?.table.pop()),
         ("rot", Some(Party::Sidecar(number)), _) => drop(world.sidecars.get_mut(&number)?.table.pop()),
+        ("garble", Some(from), Some(to)) => {
+            let at = first_under_way(world, from, to, "snapshot")?;
+            if let Body::Snapshot(_, _, table) = &mut world.messages[at].body {
+                table.pop();
+            }
+        }
         ("slow", Some(Party::Sidecar(number)), _) => world.sidecars.get_mut(&number)?.slow = true,
         ("apply", Some(Party::Sidecar(number)), _) => world.apply(number),
         ("disrupt", Some(Party::Sidecar(number)), _) => {
