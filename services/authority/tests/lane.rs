@@ -1,4 +1,4 @@
-//! The lane on a real store: what was promised to a caller is there, whoever went away and whatever failed.
+//! The lane on a real store (R1): what was promised to a caller is there, whoever went away and whatever failed.
 //!
 //! Faults are put between the lane and SQLite, at the two places where a store can fail it: the lock and the commit.
 

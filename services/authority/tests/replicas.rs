@@ -1,4 +1,4 @@
-//! Lanes over one Postgres: two replicas that write at once, and a server that is killed under them.
+//! Lanes over one Postgres (R1): two replicas that write at once, and a server that is killed under them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 

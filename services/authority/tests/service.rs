@@ -1,4 +1,5 @@
-//! The services over the wire: an authority on SQLite, called as its callers call it.
+//! The services over the wire: an authority on SQLite, called as its callers call it. RECORDED and EFFECTIVE (R8),
+//! and the authority's own answers (R10).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
