@@ -160,9 +160,9 @@ fn refused(code: Code, reason: &str, field: &str) -> (Code, String, String) {
 
 #[tokio::test]
 async fn a_deadline_that_passes_gives_recorded_and_the_wait_goes_on_elsewhere() {
-    let mut running = Running::new(Span::from_millis(2_500)).await;
+    let mut running = Running::new(Span::from_millis(2_900)).await;
     let mut request = Request::new(waiting("ada", pb::Choice::Out));
-    request.set_timeout(Duration::from_millis(1_500));
+    request.set_timeout(Duration::from_millis(2_400));
     let receipt = running.consent.set_consent(request).await.unwrap().into_inner().receipt.unwrap();
     assert_eq!(receipt.confirmation(), pb::Confirmation::Recorded);
 
@@ -187,14 +187,15 @@ async fn a_deadline_that_passes_gives_recorded_and_the_wait_goes_on_elsewhere() 
 
 #[tokio::test]
 async fn an_opt_out_is_effective_and_the_authority_denies_at_once() {
-    let mut running = Running::new(Span::from_millis(50)).await;
+    let mut running = Running::new(Span::from_millis(1_000)).await;
+    // No read of the store takes as long as an answer may be relied upon here: STALE is only before the first renewal.
     let answer = running.ask_past("ada", &[pb::Reason::Stale]).await;
     assert_eq!((answer.decision(), answer.reason()), (pb::Decision::Deny, pb::Reason::UnknownAccount));
     running.plan("ada", "free").await;
     let answer = running.ask_past("ada", &[pb::Reason::CollectedBeforeAllowed]).await;
     assert_eq!((answer.decision(), answer.reason()), (pb::Decision::Allow, pb::Reason::PlanDefaultIn));
     let valid_for = answer.valid_for.expect("an ALLOW says for how long");
-    assert!(valid_for.seconds == 0 && (1..=50_000_000).contains(&valid_for.nanos), "{valid_for:?}");
+    assert_eq!((valid_for.seconds, valid_for.nanos), (1, 0), "the hold, where the lease lasts longer");
 
     let request = waiting("ada", pb::Choice::Out);
     let receipt = running.consent.set_consent(request).await.unwrap().into_inner().receipt.unwrap();
