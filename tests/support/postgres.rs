@@ -63,7 +63,15 @@ impl Postgres {
         let mut postgres =
             Postgres { directory, programs, owner, server: None, databases: AtomicU32::new(0) };
         let mut initdb = postgres.program("initdb");
-        initdb.args(["--auth=trust", "--encoding=UTF8", "--no-locale", "--username", USER, "--pgdata"]);
+        initdb.args([
+            "--no-sync",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--username",
+            USER,
+            "--pgdata",
+        ]);
         run(initdb.arg(postgres.data()))?;
         postgres.restart()?;
         Ok(postgres)
