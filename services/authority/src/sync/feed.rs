@@ -181,3 +181,89 @@ impl<R: Reader> Feed<R> {
         Ok(entries)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::{Bounds, Ring};
+    use crate::store::{FeedEntry, HeadPage, LedgerEntry, LedgerHead};
+    use consent::pb::sync_response::Message;
+    use consent_core::chain::{Chain, Link};
+    use consent_core::digest::Digest;
+    use consent_core::ledger::HeadRecord;
+    use consent_core::words::{IdKey, Timestamp};
+    use tokio::sync::{Semaphore, mpsc};
+
+    const EPOCH: Epoch = Epoch::new([1; 16]);
+
+    /// A store of one head, which is ahead of the ring.
+    #[derive(Clone)]
+    struct Ahead(Revision);
+
+    fn away<T>() -> Result<T, StoreError> {
+        Err(StoreError::Unavailable("not asked in this test".to_owned()))
+    }
+
+    impl Reader for Ahead {
+        async fn head(&self) -> Result<LedgerHead, StoreError> {
+            away()
+        }
+        async fn feed(&self, _: Revision, _: u32) -> Result<Vec<FeedEntry>, StoreError> {
+            away()
+        }
+        async fn proof_at(&self, _: Revision) -> Result<Option<(Chain, Digest)>, StoreError> {
+            away()
+        }
+        async fn heads_after(&self, _: Option<HeadKey>, _: u32) -> Result<HeadPage, StoreError> {
+            let head = HeadRecord { key: HeadKey::Policy, bytes: vec![1] };
+            Ok(HeadPage { revision: self.0, heads: vec![head] })
+        }
+        async fn heads_of(&self, _: &[HeadKey]) -> Result<(LedgerHead, Vec<HeadRecord>), StoreError> {
+            away()
+        }
+        async fn id_of(&self, _: HeadKey) -> Result<Option<String>, StoreError> {
+            away()
+        }
+        async fn ledger(&self, _: Revision, _: u32) -> Result<(LedgerHead, Vec<LedgerEntry>), StoreError> {
+            away()
+        }
+        async fn policy_document(&self) -> Result<Option<(String, Revision, Timestamp)>, StoreError> {
+            away()
+        }
+    }
+
+    async fn said<R: Reader>(feed: &mut Feed<R>) -> Message {
+        loop {
+            feed.ready().await;
+            if let Some(said) = feed.next().await.expect("it goes on") {
+                return said.message.expect("a message");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_ends_only_where_the_frames_have_reached_its_newest_page() {
+        let place =
+            Place { epoch: EPOCH, revision: Revision::ZERO, chain: Chain::EMPTY, digest: Digest::EMPTY };
+        let ring = Ring::new(Bounds::default(), Newest { place, recorded_at: Timestamp::from_millis(0) });
+        let first = Revision::ZERO.next().expect("a revision");
+        let (events, _heard) = mpsc::channel(1);
+        let (reader, id_key) = (Ahead(first), IdKey::new([0; 16]));
+        let snapshots = Arc::new(Semaphore::new(1));
+        let shared = Arc::new(Shared { reader, ring: ring.clone(), events, id_key, snapshots });
+        let mut feed = Feed::new(&shared, EPOCH, None);
+        assert!(matches!(said(&mut feed).await, Message::SnapshotChunk(_)));
+
+        // The page shows revision 1, of which the ring has no frame: there is nothing true to end with.
+        assert!(feed.next().await.expect("it goes on").is_none());
+        let link = Link::new([1; 32]);
+        let head = HeadRecord { key: HeadKey::Policy, bytes: vec![1] };
+        let (recorded_at, chain) = (Timestamp::from_millis(1), Chain::EMPTY.then(link));
+        let entry = FeedEntry { revision: first, recorded_at, link, chain, digest: Digest::EMPTY, head };
+        ring.push(vec![entry]).expect("the next");
+        assert!(matches!(said(&mut feed).await, Message::Frames(_)));
+        let Message::SnapshotEnd(end) = said(&mut feed).await else { panic!("no end") };
+        let at = end.at.and_then(|at| at.position).expect("a position");
+        assert_eq!(at.revision, first.get());
+    }
+}
