@@ -9,12 +9,14 @@
     reason = "a test without the usual harness, which these lints do not know as one"
 )]
 
+mod drivers;
 mod history;
 mod invariants;
 mod parties;
 mod promises;
 mod script;
 mod walk;
+mod wording;
 mod world;
 
 use std::collections::BTreeMap;
