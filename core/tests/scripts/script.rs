@@ -16,7 +16,9 @@
 //! | `run TIME` | time passes by 5 ms, everything is delivered, learned and connected; only the end is shown |
 //! | `clock P RATE [RATE]` | boot and raw clock run so many ppm off, or `stop` |
 //! | `failover N [losing]`, `mint` | a standby without what is after N, or without the last renewals; R9 |
-//! | `restore N`, `forge S frame`, `forge S grant` | an image that kept identity and epoch; S is sent what it would say |
+//! | `restore N` | an image that kept identity and epoch |
+//! | `forge S frame`, `forge S grant` | on the newest stream of S comes what the ledger as it is would say |
+//! | `forge S late E`, `forge S ack E`, `forge S relinquish` | there comes what was said long ago |
 //! | `save S`, `spoil S`, `rot S`, `garble R S` | the durable copy is written; it, the table, a snapshot loses an event |
 //! | `slow S`, `apply S`, `disrupt S`, `leave P`, `hold R`, `accept R`, `seats N`, `block P Q`, `unblock`, `show` | |
 
@@ -114,7 +116,11 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
             world.restored = true;
             world.store.ledger.truncate(rest.first()?.parse().ok()?);
         }
-        ("forge", Some(Party::Sidecar(number)), _) => world.forge(number, words.get(2)?)?,
+        ("forge", Some(Party::Sidecar(number)), _) => {
+            let event = words.get(3).and_then(|word| word.chars().next());
+            let at = event.and_then(|event| commit(world, event)).map(|at| world.commits[at]);
+            world.forge(number, words.get(2)?, at)?;
+        }
         ("mint", ..) => world.store.mint(),
         ("save", Some(Party::Sidecar(number)), _) => world.save(number),
         ("spoil", Some(Party::Sidecar(number)), _) => drop(world.copies.get_mut(&number)?.table.pop()),

@@ -6,7 +6,7 @@ use consent_core::confirm::confirmer::{self, Confirmer, Ticket};
 use consent_core::confirm::grantor::{self, Limits};
 use consent_core::confirm::holder;
 use consent_core::confirm::{Frame, Grantor, Holder, Place, Stream, Terms, ToAuthority, ToSidecar, Validity};
-use consent_core::words::{Epoch, Incarnation, Moment, Span};
+use consent_core::words::{Epoch, Incarnation, Moment, Nonce, Span};
 use std::collections::BTreeMap;
 
 /// The store's side of an incarnation is found by its name alone.
@@ -202,21 +202,35 @@ impl World {
         self.step_witness(confirmer::Input::Await { ticket, revision, chain });
     }
 
-    /// What the ledger as it is now would say to a sidecar, whatever it was before: a frame, or an answer to the last
-    /// keepalive.
-    pub(crate) fn forge(&mut self, number: u8, what: &str) -> Option<()> {
+    /// Puts a message on a sidecar's newest stream that nobody sent now: what the ledger as it is would say (`frame`,
+    /// `grant`), or what was said long ago (`late` frame of a commit, `ack` of one, `relinquish` of nothing).
+    pub(crate) fn forge(&mut self, number: u8, what: &str, commit: Option<Place>) -> Option<()> {
         let stream = *self.sidecars.get(&number)?.open.last()?;
-        let place = self.store.head();
-        let message = if what == "frame" {
-            let event = link(*self.store.ledger.last()?);
-            let (revision, chain, digest) = (place.revision, place.chain, place.digest);
-            ToSidecar::Frame(Frame { epoch: place.epoch, revision, link: event, chain, digest })
-        } else {
-            let nonce = self.messages.iter().rev().find_map(|message| match message.body {
-                Body::Up(on, ToAuthority::KeepAlive { nonce }) if on == stream => Some(nonce),
-                _ => None,
-            })?;
-            ToSidecar::Grant { nonce, place }
+        let frame = |at: Place, event: char| {
+            let (epoch, revision, chain, digest) = (at.epoch, at.revision, at.chain, at.digest);
+            ToSidecar::Frame(Frame { epoch, revision, link: link(event), chain, digest })
+        };
+        let head = self.store.head();
+        let message = match what {
+            "frame" => frame(head, *self.store.ledger.last()?),
+            "late" => frame(commit?, *self.tree.events(&commit?.chain).last()?),
+            "grant" => {
+                let nonce = self.messages.iter().rev().find_map(|message| match message.body {
+                    Body::Up(on, ToAuthority::KeepAlive { nonce }) if on == stream => Some(nonce),
+                    _ => None,
+                })?;
+                ToSidecar::Grant { nonce, place: head }
+            }
+            _ => {
+                let message = match what {
+                    "ack" => ToAuthority::Ack { revision: commit?.revision, chain: commit?.chain },
+                    "relinquish" => ToAuthority::Relinquish { last: Nonce(0) },
+                    _ => return None,
+                };
+                let replica = self.streams.get(&stream)?.replica.0;
+                self.step_replica(replica, grantor::Input::Received { stream, message });
+                return Some(());
+            }
         };
         self.step_sidecar(number, holder::Input::Received { stream, message });
         Some(())
