@@ -83,6 +83,7 @@ fn on_sqlite() -> Vec<Case<OnSqlite>> {
 fn on_postgres() -> Vec<Case<OnPostgres>> {
     let mut cases = common();
     cases.extend(cases![
+        opening::a_role_without_privileges_is_enough,
         reading::a_commit_wakes_another_replica,
         crashing::a_stopped_holder_loses_the_lock,
         crashing::killed_before_the_commit_is_asked_for_it_leaves_nothing,

@@ -1,8 +1,10 @@
 //! A store is opened only with the schema of this program, and a ledger is born once.
 
 use crate::batch::{checked_ledger, commit, write};
-use crate::stand::{EPOCH, ID_KEY, OnSqlite, Stand};
-use consent_authority::store::{Leases, Reader, SqliteStore, Store, StoreError, sqlite};
+use crate::stand::{EPOCH, ID_KEY, OnPostgres, OnSqlite, Stand};
+use consent_authority::store::{
+    Leases, PostgresStore, Reader, SqliteStore, Store, StoreError, postgres, sqlite,
+};
 use consent_core::chain::Chain;
 use consent_core::digest::Digest;
 use consent_core::words::{Epoch, IdKey, Revision};
@@ -82,4 +84,18 @@ pub(crate) async fn a_copied_file_is_another_server(stand: OnSqlite) {
         (head.epoch, head.settled_epoch, head.id_key),
         (fresh, Some(EPOCH), IdKey::new(*ID_KEY.bytes()))
     );
+}
+
+pub(crate) async fn a_role_without_privileges_is_enough(stand: OnPostgres) {
+    let address = stand.address();
+    let database = address.split(['/', '?']).find(|part| part.starts_with("test_")).expect("a database");
+    let role = format!("owner_of_{database}");
+    stand.sql(&format!("CREATE ROLE {role} LOGIN")).await.expect("the role");
+    stand.sql(&format!("ALTER DATABASE {database} OWNER TO {role}")).await.expect("its database");
+    let address = address.replacen("consent@", &format!("{role}@"), 1);
+    postgres::migrate(&address, EPOCH, ID_KEY).await.expect("the migration");
+    let store = PostgresStore::open(&address).await.expect("the store");
+    commit(&mut store.writer().await.expect("a writer"), &[write(1)]).await.expect("a commit");
+    assert_eq!(checked_ledger(&store).await, 1);
+    assert!(store.leases().await.expect("leases").settle(EPOCH).await.expect("an answer"));
 }
