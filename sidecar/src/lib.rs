@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::{io, thread};
 use sync::{Authority, Driver};
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What a sidecar is started with.
 #[derive(Debug, Clone)]
@@ -77,11 +77,11 @@ pub enum StartError {
     Ended(&'static str),
 }
 
-/// A running sidecar. Dropping it without [`Sidecar::stop`] leaves the lease to run out by itself.
+/// A running sidecar. Dropped without [`Sidecar::stop`] it gives its lease back all the same, but cuts callers off.
 #[derive(Debug)]
 pub struct Sidecar {
     served: Served,
-    leave: CancellationToken,
+    leave: DropGuard,
     /// Cancelled when the sync thread has ended, by itself or because it was told to.
     synced: CancellationToken,
 }
@@ -109,7 +109,7 @@ pub async fn start(config: Config) -> Result<Sidecar, StartError> {
         authorities = config.authorities.join(","),
         "listening"
     );
-    Ok(Sidecar { served, leave, synced })
+    Ok(Sidecar { served, leave: leave.drop_guard(), synced })
 }
 
 /// Applying a snapshot must not delay an answer: sync has a thread and a runtime of its own.
@@ -147,7 +147,7 @@ impl Sidecar {
     /// Ends it cleanly (R12): the lease is dropped, and given back when no answer from before is valid; meanwhile
     /// callers are denied. Then it stops to listen.
     pub async fn stop(self) {
-        self.leave.cancel();
+        drop(self.leave);
         self.synced.cancelled().await;
         self.served.stop().await;
     }

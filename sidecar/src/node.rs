@@ -96,3 +96,28 @@ impl Node {
         view.state().is_some_and(|state| state.position().epoch == lease.epoch).then_some(lease)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Heads;
+    use consent_core::chain::Chain;
+    use consent_core::confirm::Place;
+    use consent_core::digest::Digest;
+    use consent_core::words::{Epoch, IdKey, Revision, Timestamp};
+
+    #[test]
+    fn a_lease_counts_while_it_lasts_and_for_its_own_epoch_whatever_was_last_published() {
+        let at = |nanos| Moment { boot: nanos, raw: nanos };
+        let (epoch, hold) = (Epoch::new([1; 16]), Span::from_millis(50));
+        let node = Node::new(Incarnation::new([2; 16]));
+        node.publish(Some(Lease { epoch, until: at(100), hold }));
+        assert_eq!(node.valid_lease(at(10)), None, "there is no table");
+        let place = Place { epoch, revision: Revision::ZERO, chain: Chain::EMPTY, digest: Digest::EMPTY };
+        node.table.install(Heads::new(IdKey::new([3; 16])), &place, Timestamp::from_millis(0));
+        assert!(node.valid_lease(at(99)).is_some());
+        assert_eq!(node.valid_lease(at(100)), None, "nobody has published its end");
+        node.table.enter(Epoch::new([9; 16]));
+        assert_eq!(node.valid_lease(at(10)), None, "the table is in another epoch");
+    }
+}

@@ -165,7 +165,7 @@ impl Session {
 
     /// The sidecar closes the stream.
     pub(crate) async fn closed(mut self) {
-        while self.hear_or_end().await.is_some() {}
+        soon("the end of the stream", async { while self.hear_or_end().await.is_some() {} }).await;
     }
 
     pub(crate) async fn welcome(&self, grantor: Incarnation, ledger: &Ledger, terms: Terms, start: Start) {
