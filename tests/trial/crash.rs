@@ -8,6 +8,7 @@
 use crate::clients::{self, Authority, ID_MARK, Node, write_context};
 use crate::cluster::{Cluster, StoreKind, Terms, check_logs};
 use crate::ledger::{Follower, Ledger};
+use crate::process::PATIENCE;
 use crate::random::Random;
 use crate::tally::Tally;
 use anyhow::{Context, ensure};
@@ -300,30 +301,29 @@ async fn answer(
     write: &Write,
     authorities: &mut watch::Receiver<Option<Authority>>,
 ) -> anyhow::Result<Receipt> {
-    loop {
-        let authority = authorities.wait_for(Option::is_some).await?.clone();
-        let Some(mut authority) = authority else { continue };
-        match write.send(&mut authority).await {
-            Ok(receipt) => return Ok(receipt),
-            Err(status) if went_wrong_on_the_way(&status) => {
-                // A dead authority refuses at once; the next one is announced.
-                tokio::time::sleep(Duration::from_millis(5)).await;
+    let asking = async {
+        loop {
+            let authority = authorities.wait_for(Option::is_some).await?.clone();
+            let Some(mut authority) = authority else { continue };
+            match write.send(&mut authority).await {
+                Ok(receipt) => return Ok(receipt),
+                Err(status) if asks_to_be_sent_again(&status) => {
+                    // A dead authority refuses at once; the next one is announced.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(status) => {
+                    return Err(anyhow::Error::new(status).context(format!("{write:?} is refused")));
+                }
             }
-            Err(status) => return Err(anyhow::Error::new(status).context(format!("{write:?} is refused"))),
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.with_context(|| format!("{write:?} is never answered"))?
 }
 
-fn went_wrong_on_the_way(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable
-            | Code::Unknown
-            | Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::ResourceExhausted
-            | Code::Internal
-    )
+fn asks_to_be_sent_again(status: &Status) -> bool {
+    // A status of the authority has an ErrorInfo; one without comes from a connection that died.
+    status.details().is_empty()
+        || matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded)
 }
 
 async fn sidecar_killed(
@@ -408,7 +408,7 @@ async fn first_accept(socket: &str) -> anyhow::Result<Node> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(crate::process::PATIENCE, connecting).await.context("the sidecar never listens")
+    tokio::time::timeout(PATIENCE, connecting).await.context("the sidecar never listens")
 }
 
 #[derive(Debug, Default)]

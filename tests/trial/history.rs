@@ -94,20 +94,22 @@ pub(crate) fn violations(allows: &[Allow], changes: &[Change]) -> Vec<Violation>
     allows.iter().filter_map(judge).collect()
 }
 
-// `changes` are those of the account, in order of revision.
+// `changes` are those of the account, in order of revision, which is the order in which its one writer sent them.
 fn wrong(allow: &Allow, changes: &[Change]) -> Option<(Wrong, Change)> {
+    let before = |change: &Change, instant| change.out && change.effective.is_some_and(|at| at < instant);
     let (seen, newer) = changes.split_at(changes.partition_point(|change| change.revision <= allow.revision));
     if let Some(last) = seen.last().filter(|last| last.out) {
         return Some((Wrong::FromOptedOut, *last));
     }
-    let confirmed_before = |change: &&Change, instant| change.effective.is_some_and(|at| at < instant);
-    if let Some(out) = newer.iter().find(|c| c.out && confirmed_before(c, allow.valid_until)) {
+    // The first that was confirmed was confirmed first.
+    let confirmed = newer.iter().find(|change| change.out && change.effective.is_some());
+    if let Some(out) = confirmed.filter(|out| before(out, allow.valid_until)) {
         return Some((Wrong::StillValid, *out));
     }
     // By time alone, whatever revision the answer claims.
-    let out = changes.iter().rev().find(|c| c.out && confirmed_before(c, allow.asked))?;
-    let opted_in_since = |c: &&Change| !c.out && c.revision > out.revision && c.sent < allow.answered;
-    if changes.iter().any(|c| opted_in_since(&c)) { None } else { Some((Wrong::GivenAfter, *out)) }
+    let sent = &changes[..changes.partition_point(|change| change.sent < allow.answered)];
+    let last = sent.last().filter(|last| before(last, allow.asked))?;
+    Some((Wrong::GivenAfter, *last))
 }
 
 /// Small histories whose verdict is known: a judge that finds nothing in them would find nothing anywhere.
