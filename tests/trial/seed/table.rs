@@ -1,18 +1,8 @@
-//! The sixteen rows of the seed, as one table, played through a real authority and a real sidecar on both stores.
-//!
-//! Each row is expanded over its plans, kinds, channels and holders of the plan, with accounts of its own, and each
-//! question asks for the state that the last write returned. "After" and "since" are rule.md section 5's: the next
-//! whole second plus the guard; an artifact collected one millisecond earlier is asked about too where the seed
-//! speaks of "before". All cases go through their stages together, so that one second is waited for once.
+//! The table: each row of the seed, what it is expanded over, and what is played for one case of it.
 
-use crate::clients::{self, Answered, Authority, ID_MARK, Node};
-use crate::cluster::{Cluster, StoreKind, Terms, check_logs};
-use crate::tally::Tally;
-use anyhow::Context;
-use consent::pb::{Channel, Choice, Decision, Position, Reason, Receipt, SetConsentRequest, SidecarState};
-use std::collections::HashMap;
+use consent::pb::{Channel, Choice, Decision, Reason};
 
-type Verdict = (Decision, Reason);
+pub(super) type Verdict = (Decision, Reason);
 
 const fn allow(reason: Reason) -> Verdict {
     (Decision::Allow, reason)
@@ -22,8 +12,8 @@ const fn deny(reason: Reason) -> Verdict {
     (Decision::Deny, reason)
 }
 
-const LE_CHAT: &str = "le_chat";
-const AI_STUDIO: &str = "ai_studio";
+pub(super) const LE_CHAT: &str = "le_chat";
+pub(super) const AI_STUDIO: &str = "ai_studio";
 const PERSONAL: &[&str] = &["free", "pro", "student"];
 const COMPANY: &[&str] = &["teams", "enterprise"];
 const CHAT_PLANS: &[&str] = &["free", "pro", "student", "teams", "enterprise"];
@@ -35,7 +25,7 @@ const CONSOLE: &[Channel] = &[Channel::AdminConsole];
 
 /// Who holds the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
+pub(super) enum Holder {
     Account,
     Organization,
 }
@@ -45,37 +35,37 @@ const EITHER: &[Holder] = &[Holder::Account, Holder::Organization];
 const COMPANYS: &[Holder] = &[Holder::Organization];
 
 /// A product with the plans and kinds that a row speaks of.
-struct Scope {
-    product: &'static str,
-    plans: &'static [&'static str],
-    kinds: &'static [&'static str],
+pub(super) struct Scope {
+    pub(super) product: &'static str,
+    pub(super) plans: &'static [&'static str],
+    pub(super) kinds: &'static [&'static str],
 }
 
 /// One row of the seed.
-struct Row {
-    number: u8,
-    says: &'static str,
-    scopes: &'static [Scope],
-    channels: &'static [Channel],
-    holders: &'static [Holder],
-    play: fn(&Case) -> Vec<Stage>,
+pub(super) struct Row {
+    pub(super) number: u8,
+    pub(super) says: &'static str,
+    pub(super) scopes: &'static [Scope],
+    pub(super) channels: &'static [Channel],
+    pub(super) holders: &'static [Holder],
+    pub(super) play: fn(&Case) -> Vec<Stage>,
 }
 
 /// One expansion of a row.
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    product: &'static str,
-    plan: &'static str,
-    kind: &'static str,
-    channel: Channel,
-    holder: Holder,
+pub(super) struct Case {
+    pub(super) product: &'static str,
+    pub(super) plan: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) channel: Channel,
+    pub(super) holder: Holder,
 }
 
 /// What happens together; between two stages the next whole second begins.
-type Stage = Vec<Step>;
+pub(super) type Stage = Vec<Step>;
 
 #[derive(Debug, Clone, Copy)]
-enum Step {
+pub(super) enum Step {
     /// The case's holder gets this plan; empty for none. An organization also gets the account as its member.
     Plan(&'static str),
     /// The account gets a plan of its own, whoever holds the case's.
@@ -96,7 +86,7 @@ use Step::{Ask, Choose, ChooseElsewhere, Cut, Heal, OrganizationChooses, OwnPlan
 
 /// When the artifact of a question was collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Collected {
+pub(super) enum Collected {
     /// A day before the case began.
     LongAgo,
     /// One millisecond before `Since`.
@@ -127,7 +117,7 @@ const PLAN_DEFAULT_OUT: Verdict = deny(Reason::PlanDefaultOut);
 const ACCOUNT_OPTED_OUT: Verdict = deny(Reason::AccountOptedOut);
 const TOO_EARLY: Verdict = deny(Reason::CollectedBeforeAllowed);
 
-const ROWS: [Row; 16] = [
+pub(super) const ROWS: [Row; 16] = [
     Row {
         number: 1,
         says: "le_chat, personal plan, unset: input and output collected since are ALLOW",
@@ -351,7 +341,8 @@ fn as_if_unset(plan: &str) -> Verdict {
 }
 
 impl Row {
-    fn cases(&self) -> Vec<Case> {
+    /// Every expansion of the row.
+    pub(super) fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for scope in self.scopes {
             for &plan in scope.plans {
@@ -366,215 +357,4 @@ impl Row {
         }
         cases
     }
-}
-
-/// Plays the table on both stores.
-pub(crate) async fn run(tally: &mut Tally) -> anyhow::Result<()> {
-    let numbers: Vec<u8> = ROWS.iter().map(|row| row.number).collect();
-    tally.check(numbers == Vec::from_iter(1..=16), "the table has the rows 1 to 16, each once");
-    for kind in StoreKind::ALL {
-        let cluster = Cluster::live(kind, Terms::SHORT).await?;
-        // The last row takes the lease away from the whole node, so it is played alone.
-        let (together, alone) = ROWS.split_at(15);
-        let mut played = play(&cluster, together).await?;
-        played.extend(play(&cluster, alone).await?);
-        for (row, answers) in &played {
-            for wrong in answers.iter().filter_map(|answer| answer.wrong.as_ref()).take(3) {
-                println!("        {wrong}");
-            }
-            let right = answers.iter().filter(|answer| answer.wrong.is_none()).count();
-            let (asked, cases) = (answers.len(), row.cases().len());
-            let what =
-                format!("{kind:8} row {:2}: {} ({cases} cases, {asked} answers)", row.number, row.says);
-            tally.check(right == asked && asked >= cases, what);
-        }
-        tally.check(
-            played.len() == 16,
-            format_args!("{kind:8} no row is missing: {} of 16 played", played.len()),
-        );
-        check_logs(tally, &cluster);
-    }
-    Ok(())
-}
-
-struct Answer {
-    wrong: Option<String>,
-}
-
-/// Where a case stands.
-struct Playing {
-    row: usize,
-    case: Case,
-    stages: Vec<Stage>,
-    account: String,
-    organization: String,
-    last: Option<Receipt>,
-    collected_at: i64,
-    began: i64,
-    answers: Vec<Answer>,
-}
-
-async fn play<'a>(cluster: &Cluster, rows: &'a [Row]) -> anyhow::Result<Vec<(&'a Row, Vec<Answer>)>> {
-    let mut table = Table {
-        cluster,
-        authority: cluster.authority().await?,
-        node: cluster.node().await?,
-        guard_ms: clients::guard_ms()?,
-        revisions: HashMap::new(),
-        newest: None,
-    };
-    let mut playing = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
-        for (i, case) in row.cases().into_iter().enumerate() {
-            playing.push(Playing {
-                row: index,
-                stages: (row.play)(&case),
-                case,
-                account: format!("{ID_MARK}row{}-person{i}", row.number),
-                organization: format!("{ID_MARK}row{}-company{i}", row.number),
-                last: None,
-                collected_at: 0,
-                began: consent::clock::wall().millis(),
-                answers: Vec::new(),
-            });
-        }
-    }
-    let stages = playing.iter().map(|case| case.stages.len()).max().unwrap_or(0);
-    for stage in 0..stages {
-        for case in &mut playing {
-            for step in case.stages.get(stage).cloned().unwrap_or_default() {
-                table.step(case, step).await.with_context(|| format!("{:?} of {:?}", step, case.case))?;
-            }
-        }
-        table.next_second().await?;
-    }
-    let mut answers: Vec<(&Row, Vec<Answer>)> = rows.iter().map(|row| (row, Vec::new())).collect();
-    for case in playing {
-        answers[case.row].1.extend(case.answers);
-    }
-    Ok(answers)
-}
-
-struct Table<'a> {
-    cluster: &'a Cluster,
-    authority: Authority,
-    node: Node,
-    guard_ms: i64,
-    // By party and product: what an opt-in must show to have seen.
-    revisions: HashMap<String, u64>,
-    newest: Option<Receipt>,
-}
-
-impl Table<'_> {
-    async fn step(&mut self, case: &mut Playing, step: Step) -> anyhow::Result<()> {
-        let Case { product, holder, .. } = case.case;
-        let (account, organization) = (case.account.clone(), case.organization.clone());
-        match step {
-            Plan(plan) if holder == Holder::Organization => {
-                let party = clients::organization(&organization);
-                let receipt = self.authority.set_plan(party, product, plan).await?;
-                self.wrote(case, &organization, receipt);
-                let receipt = self.authority.put_account(&account, &organization).await?;
-                self.wrote(case, &account, receipt);
-            }
-            Plan(plan) | OwnPlan(plan) => {
-                let receipt = self.authority.set_plan(clients::account(&account), product, plan).await?;
-                self.wrote(case, &account, receipt);
-            }
-            Choose(choice) => {
-                self.choose(case, &account, product, choice, clients::account(&account)).await?
-            }
-            ChooseElsewhere(choice) => {
-                let other = if product == LE_CHAT { AI_STUDIO } else { LE_CHAT };
-                self.choose(case, &account, other, choice, clients::account(&account)).await?;
-            }
-            OrganizationChooses(choice) => {
-                let party = clients::organization(&organization);
-                self.choose(case, &organization, product, choice, party).await?;
-            }
-            Ask(collected, expected) => self.ask(case, collected, expected).await?,
-            Cut => {
-                self.cluster.wire().blackhole();
-                self.node.until(SidecarState::Lapsed).await?;
-            }
-            Heal => {
-                self.cluster.wire().heal();
-                self.node.until(SidecarState::Live).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn choose(
-        &mut self,
-        case: &mut Playing,
-        id: &str,
-        product: &str,
-        choice: Choice,
-        party: consent::pb::Party,
-    ) -> anyhow::Result<()> {
-        let request = SetConsentRequest {
-            expected_revision: (choice == Choice::In).then(|| self.revisions.get(id).copied()).flatten(),
-            ..clients::choice(party, product, choice, case.case.channel)
-        };
-        let receipt = self.authority.choose(request).await?;
-        self.wrote(case, id, receipt);
-        Ok(())
-    }
-
-    fn wrote(&mut self, case: &mut Playing, id: &str, receipt: Receipt) {
-        self.revisions.insert(id.to_owned(), clients::revision(&receipt));
-        self.newest = Some(receipt.clone());
-        case.last = Some(receipt);
-    }
-
-    async fn ask(
-        &mut self,
-        case: &mut Playing,
-        collected: Collected,
-        expected: Verdict,
-    ) -> anyhow::Result<()> {
-        let since = match &case.last {
-            Some(receipt) => clients::first_allowed(receipt, self.guard_ms)?,
-            None => case.began,
-        };
-        case.collected_at = match collected {
-            LongAgo => case.began - 24 * 3600 * 1000,
-            Before => since - 1,
-            Since => since,
-            Latest => consent::clock::wall().millis() + self.guard_ms,
-            Same => case.collected_at,
-        };
-        let artifact = clients::artifact(case.case.product, case.case.kind, case.collected_at);
-        let seen: Option<Position> = case.last.as_ref().and_then(|receipt| receipt.position.clone());
-        let answer = self.node.answers.ask(&case.account, artifact, seen).await?;
-        let wrong = judge(&answer, expected);
-        let wrong = wrong.map(|wrong| format!("{:?}, collected {collected:?}: {wrong}", case.case));
-        case.answers.push(Answer { wrong });
-        Ok(())
-    }
-
-    // Until the second has begun from which on the newest write's "since" is no longer in the future.
-    async fn next_second(&mut self) -> anyhow::Result<()> {
-        if let Some(receipt) = self.newest.take() {
-            clients::wall_clock_at(clients::first_allowed(&receipt, 0)?).await;
-        }
-        Ok(())
-    }
-}
-
-fn judge(answer: &Answered, expected: Verdict) -> Option<String> {
-    let (decision, reason) = answer.verdict();
-    if (decision, reason) != expected {
-        let said = format!("{} {}", decision.as_str_name(), reason.as_str_name());
-        return Some(format!("{said}, not {} {}", expected.0.as_str_name(), expected.1.as_str_name()));
-    }
-    // What an ALLOW promises, and a DENY does not.
-    if answer.allows() != answer.response.valid_for.is_some() {
-        return Some(format!("valid_for is {:?}", answer.response.valid_for));
-    }
-    if answer.allows() && answer.response.r#final {
-        return Some("an ALLOW that is final".to_owned());
-    }
-    None
 }
