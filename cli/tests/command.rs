@@ -1,5 +1,7 @@
 //! The command as a script meets it: what stands on stdout, what on stderr, and the exit code.
 
+#![allow(clippy::unwrap_used, reason = "a test that stops loudly is what is wanted here")]
+
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;

@@ -4,6 +4,12 @@
 //! - [`statuses`]: every refusal has its status, every ErrorReason its refusal, and both are as `proto/` says.
 //! - [`bad_input`]: what no caller should send, sent to real servers over a real socket.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that stops loudly is what is wanted here"
+)]
+
 mod bad_input;
 mod descriptor;
 mod raw;

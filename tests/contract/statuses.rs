@@ -89,7 +89,7 @@ fn every_refusal_is_worded_as_documented() {
         assert_eq!((info.reason.as_str(), info.domain.as_str()), (name(reason), DOMAIN));
         let comment = &documented[&info.reason];
         let code = comment.split('.').next().unwrap_or_default();
-        assert_eq!(Code::from(status.code()), code_named(code), "{}: {comment}", info.reason);
+        assert_eq!(status.code(), code_named(code), "{}: {comment}", info.reason);
         let example = example(comment);
         assert_eq!(example["reason"], info.reason);
         let shown: BTreeSet<&String> = example["metadata"].as_object().expect("metadata").keys().collect();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 mod lane {
+    #[allow(dead_code, reason = "shared with the tests of one lane, which write more kinds of things")]
     pub(crate) mod writes;
 }
 #[path = "../../../tests/support/postgres.rs"]
