@@ -18,10 +18,11 @@ pub(crate) const SIDECAR: &str = "http://127.0.0.1:7402";
 #[derive(Debug, Args)]
 pub(crate) struct Call {
     /// How long to wait for the answer
-    #[arg(long, value_name = "SPAN", default_value = "10s", env = "CONSENT_TIMEOUT", value_parser = values::span)]
+    #[arg(long, global = true, value_name = "SPAN", default_value = "10s", env = "CONSENT_TIMEOUT")]
+    #[arg(value_parser = values::span)]
     pub(crate) timeout: Span,
     /// For whom the result is printed: a person or a program
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "CONSENT_OUTPUT")]
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "text", env = "CONSENT_OUTPUT")]
     pub(crate) output: Format,
 }
 
