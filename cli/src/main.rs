@@ -105,7 +105,7 @@ mod tests {
             "check ada --min-position 000102030405060708090a0b0c0d0e0f:17",
             "set consent ada le_chat out --wait --channel ios",
             "set consent acme le_chat in --organization --expected-revision 7",
-            "set plan ada le_chat free",
+            "set plan ada le_chat free -o json --timeout 1s",
             "set plan acme le_chat --none --organization",
             "set organization tom acme --request-id 9c0f31a8-0f0f-4d0f-8f0f-0f0f0f0f0f0f",
             "set organization tom --none",
