@@ -2,6 +2,7 @@
 //!
 //! - [`descriptor`]: nothing without a comment, and zero of every enum refuses or denies.
 //! - [`statuses`]: every refusal has its status, every ErrorReason its refusal, and both are as `proto/` says.
+//! - [`reflection`]: each server lists what it serves, and serves what it lists.
 //! - [`bad_input`]: what no caller should send, sent to real servers over a real socket.
 
 #![allow(
@@ -13,5 +14,6 @@
 mod bad_input;
 mod descriptor;
 mod raw;
+mod reflection;
 mod servers;
 mod statuses;
