@@ -3,21 +3,20 @@
 
 use crate::clients;
 use crate::process::Process;
-use crate::reflection::{call, refused, services};
+use crate::reflection::{call, services};
 use crate::tally::Tally;
 use anyhow::{Context, ensure};
 use consent::clock;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use uuid::Uuid;
 
 /// The minute, and a second start on the same data.
 pub(crate) async fn run(tally: &mut Tally) -> anyhow::Result<()> {
     let home = tempfile::tempdir()?;
-    let older = clock::wall().millis() - 3600 * 1000;
     let dev = Dev::start(home.path()).await?;
-    reflection(tally, &dev)?;
+    let older = reflection(tally, &dev)?;
     out(tally, &dev)?;
     let newer = back_in(tally, &dev, older).await?;
     dev.end(tally, "the first start").await?;
@@ -79,6 +78,11 @@ impl Dev {
     }
 }
 
+/// The command, run to its end.
+fn consent(arguments: &[&str]) -> anyhow::Result<Output> {
+    Ok(Command::new(env!("CARGO_BIN_EXE_consent")).args(arguments).stdin(Stdio::null()).output()?)
+}
+
 fn instant(millis: i64) -> anyhow::Result<String> {
     Ok(jiff::Timestamp::from_millisecond(millis)?.to_string())
 }
@@ -101,7 +105,8 @@ fn says(answer: &Value, decision: &str, reason: &str) -> bool {
     answer["decision"] == format!("DECISION_{decision}") && answer["reason"] == format!("REASON_{reason}")
 }
 
-fn reflection(tally: &mut Tally, dev: &Dev) -> anyhow::Result<()> {
+// Gives the instant of data that was trainable then.
+fn reflection(tally: &mut Tally, dev: &Dev) -> anyhow::Result<i64> {
     let authority = ["ConsentService", "DecisionService", "PolicyService", "SyncService"];
     let sidecar = ["DecisionService", "SidecarService"];
     for (name, url, own) in
@@ -121,7 +126,7 @@ fn reflection(tally: &mut Tally, dev: &Dev) -> anyhow::Result<()> {
         said.contains("ALLOW") && said.contains("PLAN_DEFAULT_IN"),
         format_args!("pasted: {}", one_line(&said)),
     );
-    Ok(())
+    Ok(now)
 }
 
 fn out(tally: &mut Tally, dev: &Dev) -> anyhow::Result<()> {
@@ -146,15 +151,17 @@ fn out(tally: &mut Tally, dev: &Dev) -> anyhow::Result<()> {
 }
 
 async fn back_in(tally: &mut Tally, dev: &Dev, older: i64) -> anyhow::Result<i64> {
-    let set = |request: Value| call(&dev.authority, "ConsentService/SetConsent", &write(&request));
-    let blind = write(&json!({ "choice": "CHOICE_IN" }));
-    let said = refused(&dev.authority, "ConsentService/SetConsent", &blind)?;
+    let blind = consent(&["set", "consent", "ada", "le_chat", "in", "--endpoint", &dev.authority])?;
+    let said = String::from_utf8(blind.stderr)?;
     tally.check(
-        said.contains("expected_revision"),
+        blind.status.code() == Some(2)
+            && said.contains("EXPECTED_REVISION_MISSING")
+            && said.contains("next:"),
         format_args!("an opt-in that has not seen the opt-out is refused: {}", one_line(&said)),
     );
     let account = call(&dev.authority, "ConsentService/GetAccount", &json!({ "account": "ada" }))?;
-    let answer = set(json!({ "choice": "CHOICE_IN", "expectedRevision": account["revision"] }))?;
+    let seen = json!({ "choice": "CHOICE_IN", "expectedRevision": account["revision"] });
+    let answer = call(&dev.authority, "ConsentService/SetConsent", &write(&seen))?;
     let receipt = &answer["receipt"];
     tally.check(
         receipt["changed"] == true,
@@ -171,6 +178,18 @@ async fn back_in(tally: &mut Tally, dev: &Dev, older: i64) -> anyhow::Result<i64
     clients::wall_clock_at(newer).await;
     let answer = dev.ask(newer, &receipt["position"])?;
     tally.check(says(&answer, "ALLOW", "ACCOUNT_OPTED_IN"), format_args!("asked about newer data: {answer}"));
+    for (collected_at, code, expected) in
+        [(instant(older)?, 3, "COLLECTED_BEFORE_ALLOWED"), ("now".to_owned(), 0, "ACCOUNT_OPTED_IN")]
+    {
+        let check =
+            ["check", "ada", "--collected-at", &collected_at, "--exit-code", "--endpoint", &dev.sidecar];
+        let output = consent(&check)?;
+        let said = String::from_utf8(output.stdout)?;
+        tally.check(
+            output.status.code() == Some(code) && said.contains(expected),
+            format_args!("consent check ada --collected-at {collected_at}: {}", one_line(&said)),
+        );
+    }
     Ok(newer)
 }
 

@@ -1,6 +1,6 @@
 //! A client that has no files of ours: `buf curl`, which learns the contract by reflection.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,14 +9,6 @@ use std::process::{Command, Stdio};
 pub(crate) fn call(url: &str, method: &str, request: &Value) -> anyhow::Result<Value> {
     let answer = run(&["-d", &request.to_string(), &format!("{url}/consent.v1.{method}")])?;
     serde_json::from_str(&answer).with_context(|| format!("{method} answers with {answer}"))
-}
-
-/// Calls a method that must refuse, and gives what is said then.
-pub(crate) fn refused(url: &str, method: &str, request: &Value) -> anyhow::Result<String> {
-    match run(&["-d", &request.to_string(), &format!("{url}/consent.v1.{method}")]) {
-        Ok(answer) => bail!("{method} does not refuse: {answer}"),
-        Err(refusal) => Ok(format!("{refusal:#}")),
-    }
 }
 
 /// The services that the server lists.
