@@ -66,8 +66,12 @@ async fn play_slowly(acks: Acks, random: &mut Random) -> anyhow::Result<Played> 
 fn check_kept(tally: &mut Tally, name: &str, played: &Played) {
     let wrong = report(name, played);
     let what = "not one ALLOW from before an EFFECTIVE opt-out was given, or still valid, after it";
-    let used = !played.allows.is_empty() && played.confirmed() > 0;
-    tally.check(wrong == 0 && used, format_args!("{name}: {what}"));
+    let confirmed = played.confirmed();
+    let bound = 3.0 / confirmed.max(1) as f64;
+    tally.check(
+        wrong == 0 && !played.allows.is_empty() && confirmed > 0,
+        format_args!("{name}: {what}; the probability is < {bound:.5} an opt-out (3/N, 95 %)"),
+    );
 }
 
 /// What callers and writers saw.
