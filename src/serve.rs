@@ -7,7 +7,7 @@ use crate::DESCRIPTOR;
 use crate::unread::reword;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -66,20 +66,83 @@ pub async fn listen_tcp(address: SocketAddr) -> io::Result<(SocketAddr, TcpIncom
     Ok((local, TcpIncoming::from(listener).with_nodelay(Some(true))))
 }
 
-/// Listens on a Unix socket with mode 0660. A socket file that nobody answers on is replaced; a live one is not.
+/// Listens on a Unix socket with mode 0660. Replaces a socket that nobody listens on any more, and nothing else: not
+/// a file that is no socket, nor a socket whose listener is only too busy to answer, or not ours to ask.
 pub async fn listen_unix(path: &Path) -> io::Result<UnixListener> {
-    if path.exists() {
-        match UnixStream::connect(path).await {
-            Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    "another process listens on this socket",
-                ));
-            }
-            Err(_) => std::fs::remove_file(path)?,
-        }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => replace(path).await?,
+        Ok(_) => return Err(in_use("a file that is no socket has this name")),
+        Err(absent) if absent.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
+}
+
+async fn replace(abandoned: &Path) -> io::Result<()> {
+    match UnixStream::connect(abandoned).await.map_err(|error| (error.kind(), error)) {
+        Ok(_) => Err(in_use("another process listens on this socket")),
+        Err((io::ErrorKind::ConnectionRefused, _)) => std::fs::remove_file(abandoned),
+        // What a full backlog says: somebody listens, and is behind.
+        Err((io::ErrorKind::WouldBlock, _)) => {
+            Err(in_use("another process listens on this socket, and is behind"))
+        }
+        Err((_, error)) => Err(error),
+    }
+}
+
+fn in_use(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    use std::os::unix::net::UnixStream as BlockingStream;
+
+    async fn refusal(path: &Path) -> Option<io::ErrorKind> {
+        listen_unix(path).await.err().map(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn only_a_socket_that_nobody_listens_on_is_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let first = listen_unix(&path).await.expect("a free name");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(refusal(&path).await, Some(io::ErrorKind::AddrInUse), "somebody listens");
+        drop(first);
+        assert!(path.exists(), "a listener that is killed leaves its file");
+        listen_unix(&path).await.expect("an abandoned name");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("file");
+        std::fs::write(&path, "dear").unwrap();
+        assert_eq!(refusal(&path).await, Some(io::ErrorKind::AddrInUse));
+        assert_eq!(std::fs::read(&path).unwrap(), b"dear");
+        let link = home.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(refusal(&link).await, Some(io::ErrorKind::AddrInUse));
+        assert!(link.is_symlink());
+        let nowhere = home.path().join("no/such/directory");
+        assert_eq!(refusal(&nowhere).await, Some(io::ErrorKind::NotFound));
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_is_behind_keeps_its_socket() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        let busy = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        bind(&busy, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&busy, 0).unwrap();
+        // A backlog of 0 has room for one.
+        let _waiting = BlockingStream::connect(&path).unwrap();
+        assert_eq!(refusal(&path).await, Some(io::ErrorKind::AddrInUse));
+        assert!(path.exists());
+    }
 }
