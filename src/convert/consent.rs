@@ -42,12 +42,15 @@ pub struct Context {
 pub fn set_consent(request: &pb::SetConsentRequest, key: &IdKey) -> Result<Write, Refusal> {
     let context = context(request.context.as_ref())?;
     let mut ids = Ids { key, named: Vec::new() };
-    let command = Command::SetConsent {
-        party: ids.party(request.party.as_ref())?,
-        product: product(&request.product)?,
-        choice: choice(request.choice)?,
-        expected: expected(request.expected_revision)?,
+    let party = ids.party(request.party.as_ref())?;
+    let product = product(&request.product)?;
+    let choice = choice(request.choice)?;
+    let expected = match choice {
+        Choice::In => expected(request.expected_revision)?,
+        // What an opt-out ignores cannot be wrong, nor make a retry another write.
+        Choice::Out => None,
     };
+    let command = Command::SetConsent { party, product, choice, expected };
     Ok(Write { command, ids: ids.named, context })
 }
 
@@ -244,7 +247,11 @@ mod tests {
             ("choice", |r| r.choice = pb::Choice::Unset.into()),
             ("choice", |r| r.choice = 9),
             ("nothing", |r| r.expected_revision = Some(0)),
-            ("expected_revision", |r| r.expected_revision = Some(u64::MAX)),
+            ("nothing", |r| r.expected_revision = Some(u64::MAX)),
+            ("expected_revision", |r| {
+                r.choice = pb::Choice::In.into();
+                r.expected_revision = Some(u64::MAX);
+            }),
         ];
         for (row, (field, change)) in table.iter().enumerate() {
             let mut request = good_consent();
@@ -285,6 +292,23 @@ mod tests {
         };
         assert_eq!(refused(put_organization(&organization("acme"), &KEY)), "nothing");
         assert_eq!(refused(put_organization(&organization(""), &KEY)), "organization");
+    }
+
+    #[test]
+    fn an_opt_out_is_the_same_write_whatever_it_expects() {
+        let expected = |choice: pb::Choice, seen| {
+            let request = pb::SetConsentRequest {
+                choice: choice.into(),
+                expected_revision: Some(seen),
+                ..good_consent()
+            };
+            match set_consent(&request, &KEY).unwrap().command {
+                Command::SetConsent { expected, .. } => expected,
+                other => panic!("{other:?} sets no consent"),
+            }
+        };
+        assert_eq!(expected(pb::Choice::Out, 7), None);
+        assert_eq!(expected(pb::Choice::In, 7), Revision::new(7));
     }
 
     #[test]

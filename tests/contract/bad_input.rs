@@ -119,7 +119,14 @@ fn writes() -> Vec<Case> {
         case(SET_CONSENT, with(opt_out(), |r| r.choice = 0), "choice"),
         case(SET_CONSENT, with(opt_out(), |r| r.choice = Choice::Unset.into()), "choice"),
         case(SET_CONSENT, with(opt_out(), |r| r.choice = 99), "choice"),
-        case(SET_CONSENT, with(opt_out(), |r| r.expected_revision = Some(u64::MAX)), "expected_revision"),
+        case(
+            SET_CONSENT,
+            with(opt_out(), |r| {
+                r.choice = Choice::In.into();
+                r.expected_revision = Some(u64::MAX);
+            }),
+            "expected_revision",
+        ),
         case(SET_PLAN, with(plan(), |r| r.plan = "No Plan".to_owned()), "plan"),
         case(SET_PLAN, with(plan(), |r| r.product = "no_such_product".to_owned()), "product"),
         case(SET_PLAN, with(plan(), |r| r.expected_revision = Some(1 << 40)), "expected_revision"),
@@ -328,8 +335,10 @@ async fn an_opt_in_shows_what_it_has_seen_and_an_opt_out_need_not() {
     assert_refusal(&status, Code::InvalidArgument, "EXPECTED_REVISION_MISSING", "expected_revision");
     let status = send(opt_in(Some(out - 1))).await.expect_err("an opt-in that has seen something older");
     assert_refusal(&status, Code::Aborted, "REVISION_CONFLICT", "");
-    let stale = with(opt_out(), |r| r.expected_revision = Some(out - 1));
-    assert_eq!(send(stale).await.expect("an opt-out is never refused for state"), out);
+    for ignored in [out - 1, u64::MAX] {
+        let stale = with(opt_out(), |r| r.expected_revision = Some(ignored));
+        assert_eq!(send(stale).await.expect("an opt-out is never refused for what it ignores"), out);
+    }
     send(opt_in(Some(out))).await.expect("an opt-in that has seen the opt-out");
 }
 
