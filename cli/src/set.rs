@@ -12,7 +12,7 @@ use consent::pb::consent_service_client::ConsentServiceClient;
 use consent::pb::policy_service_client::PolicyServiceClient;
 use consent::pb::{self, Receipt, WriteContext, party};
 use std::path::PathBuf;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
@@ -184,7 +184,8 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
             (response.receipt, json)
         }
     };
-    let receipt = receipt.ok_or_else(|| Failure::internal("the authority sent no receipt"))?;
+    let receipt =
+        receipt.ok_or_else(|| Failure::internal("the authority sent no receipt").next(retry(request_id)))?;
     match args.call.output {
         Format::Text => output::line(&describe(&receipt))?,
         Format::Json => output::line(&json)?,
@@ -219,13 +220,42 @@ fn describe(receipt: &Receipt) -> String {
 // What the person should do about a refused write depends on what the authority knows of it.
 fn explain(status: &Status, request_id: Uuid) -> Failure {
     let failure = Failure::refused(status);
+    if failure.has_reason("REVISION_CONFLICT") {
+        // The answer names the present revision. Who takes it from there has not seen what it stands for.
+        return failure.next("read the party again (ConsentService.GetAccount), then decide again");
+    }
     let actual = status.get_details_error_info().and_then(|info| info.metadata.get("actual").cloned());
     match actual {
         Some(actual) => failure.next(format!("the same command with --expected-revision {actual}")),
-        None if failure.exit == Exit::Unavailable || failure.has_reason("LOST") => {
-            failure.next(format!("the same command with --request-id {request_id}"))
-        }
-        None => failure,
+        None if excludes_a_write(status.code()) && !failure.has_reason("LOST") => failure,
+        None => failure.next(retry(request_id)),
+    }
+}
+
+fn retry(request_id: Uuid) -> String {
+    format!("the same command with --request-id {request_id}")
+}
+
+// What only a server says that has written nothing. A connection that breaks is any of the others.
+fn excludes_a_write(code: Code) -> bool {
+    match code {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Unauthenticated => true,
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => false,
     }
 }
 
@@ -286,15 +316,24 @@ mod tests {
     #[test]
     fn a_refused_write_says_how_to_go_on() {
         let id = Uuid::nil();
-        let next =
-            |refusal| explain(&status(refusal), id).render(Format::Text).lines().nth(1).map(str::to_owned);
+        let line =
+            |status: &Status| explain(status, id).render(Format::Text).lines().nth(1).map(str::to_owned);
+        let next = |refusal| line(&status(refusal));
         let actual = Revision::new(7).unwrap();
         let with_revision = Some("next: the same command with --expected-revision 7".to_owned());
         let with_id = Some(format!("next: the same command with --request-id {id}"));
         assert_eq!(next(Refusal::ExpectedRevisionMissing { actual }), with_revision);
-        assert_eq!(next(Refusal::Conflict { expected: Revision::ZERO, actual }), with_revision);
-        assert_eq!(next(Refusal::OutcomeUnknown), with_id);
-        assert_eq!(next(Refusal::Lost), with_id);
-        assert_eq!(next(Refusal::AccountErased), None);
+        let conflict = next(Refusal::Conflict { expected: Revision::ZERO, actual }).expect("a way on");
+        assert!(conflict.contains("read the party again"), "{conflict}");
+        assert!(!conflict.contains("--expected-revision"), "nobody has seen it yet: {conflict}");
+        for open in [Refusal::OutcomeUnknown, Refusal::Lost, Refusal::DeadlineExceeded, Refusal::Internal] {
+            assert_eq!(next(open), with_id);
+        }
+        for broken in [Status::unknown("reset"), Status::internal("reset"), Status::cancelled("late")] {
+            assert_eq!(line(&broken), with_id, "{broken:?}");
+        }
+        for closed in [Refusal::AccountErased, Refusal::RequestIdReused, Refusal::NotFound { what: "it" }] {
+            assert_eq!(next(closed), None);
+        }
     }
 }
