@@ -4,6 +4,7 @@
 //! here by hand. Reflection is served as v1 and v1alpha, since older clients know only the second.
 
 use crate::DESCRIPTOR;
+use crate::deadline::InTimeLayer;
 use crate::unread::reword;
 use std::io;
 use std::net::SocketAddr;
@@ -29,10 +30,11 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Gives every refusal of tonic's own the contract's words.
 type Reworded = MapResponseLayer<fn(Response<Body>) -> Response<Body>>;
 
-/// A tonic server with every limit set.
-pub fn server() -> Server<Stack<Reworded, Identity>> {
+/// A tonic server with every limit set, whose every refusal is one of the contract.
+pub fn server() -> Server<Stack<Reworded, Stack<InTimeLayer, Identity>>> {
     let reworded: Reworded = MapResponseLayer::new(reword);
     Server::builder()
+        .layer(InTimeLayer)
         .layer(reworded)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_local_error_reset_streams(Some(1024))

@@ -35,6 +35,11 @@ pub fn status(refusal: Refusal) -> Status {
             let message = format!("the request has too many bytes, the most are {maximum}");
             (Code::OutOfRange, ErrorReason::MessageTooLarge, message, vec![("maximum", maximum.to_string())])
         }
+        Refusal::UnsupportedEncoding => {
+            let message =
+                "the request is compressed: send it as it is, in the encoding `identity`".to_owned();
+            (Code::Unimplemented, ErrorReason::UnsupportedEncoding, message, vec![])
+        }
         Refusal::BadPolicy { errors } => {
             for e in &errors {
                 details.add_bad_request_violation(

@@ -1,8 +1,9 @@
 //! Requests that no handler ever saw, refused in the words of the contract.
 //!
-//! tonic itself refuses a message that is too long, and bytes that are no message (text that is not UTF-8, say): with
-//! a bare status, and the second as INTERNAL, as if the server were at fault. Here such a status becomes a
-//! [`Refusal`] like any other, so that every refusal has its ErrorInfo and names the field where there is one.
+//! tonic itself refuses a message that is too long or compressed, one that is not there at all, and bytes that are
+//! no message (text that is not UTF-8, say): with a bare status, mostly INTERNAL, as if the server were at fault.
+//! Here such a status becomes a [`Refusal`] like any other, so that every refusal has its ErrorInfo and names the
+//! field where there is one. A handler's status has details, so it is never taken for one of these.
 
 use crate::status::status;
 use consent_core::refusal::Refusal;
@@ -14,6 +15,11 @@ use tonic::{Code, Status};
 const UNDECODABLE: &str = "failed to decode Protobuf message: ";
 /// How tonic ends the message about a length.
 const LIMIT: &str = "the limit is: ";
+/// How tonic begins the message about an encoding that it does not read. A method that does not exist is
+/// UNIMPLEMENTED too, and stays as it is: no contract says anything about it.
+const COMPRESSED: &str = "Content is compressed with ";
+/// What tonic says of a call that ends before its message.
+const NO_MESSAGE: &str = "Missing request message.";
 
 /// Words the response again if it is a refusal of tonic's own about a request that it could not read.
 pub(crate) fn reword<B: Default>(response: Response<B>) -> Response<B> {
@@ -21,21 +27,34 @@ pub(crate) fn reword<B: Default>(response: Response<B>) -> Response<B> {
     if !response.headers().contains_key(Status::GRPC_STATUS) {
         return response;
     }
-    match Status::from_header_map(response.headers()).as_ref().and_then(refusal) {
-        Some(refusal) => status(refusal).into_http(),
-        None => response,
-    }
+    let Some(bare) = Status::from_header_map(response.headers()) else { return response };
+    let Some(refusal) = refusal(&bare) else { return response };
+    let mut worded = status(refusal);
+    // Which encodings would have been read, for one.
+    *worded.metadata_mut() = bare.metadata().clone();
+    worded.into_http()
 }
 
 fn refusal(bare: &Status) -> Option<Refusal> {
     if !bare.details().is_empty() {
         return None;
     }
+    let message = bare.message();
     if bare.code() == Code::OutOfRange {
-        let (_, limit) = bare.message().rsplit_once(LIMIT)?;
+        let (_, limit) = message.rsplit_once(LIMIT)?;
         return Some(Refusal::MessageTooLarge { maximum: limit.split_whitespace().next()?.parse().ok()? });
     }
-    let text = bare.message().strip_prefix(UNDECODABLE).filter(|_| bare.code() == Code::Internal)?;
+    if bare.code() == Code::Unimplemented {
+        return message.starts_with(COMPRESSED).then_some(Refusal::UnsupportedEncoding);
+    }
+    (bare.code() == Code::Internal).then(|| match message.strip_prefix(UNDECODABLE) {
+        Some(text) => undecodable(text),
+        None if message == NO_MESSAGE => Refusal::Malformed { problem: "has no message".to_owned() },
+        None => Refusal::Malformed { problem: format!("cannot be decoded: {message}") },
+    })
+}
+
+fn undecodable(text: &str) -> Refusal {
     let mut parts: Vec<&str> = text.split(": ").collect();
     let mut path = Vec::new();
     while let Some(field) = parts.first().and_then(|part| field_of(part)) {
@@ -43,11 +62,11 @@ fn refusal(bare: &Status) -> Option<Refusal> {
         parts.remove(0);
     }
     let problem = format!("cannot be decoded: {}", parts.join(": "));
-    Some(if path.is_empty() {
+    if path.is_empty() {
         Refusal::Malformed { problem }
     } else {
         Refusal::Invalid { field: path.join("."), problem }
-    })
+    }
 }
 
 // `SetConsentRequest.party`: a type's name and a field's. A sentence has spaces.
@@ -91,9 +110,29 @@ mod tests {
     }
 
     #[test]
+    fn a_call_without_a_message_is_its_callers_fault() {
+        let malformed = |problem: &str| Some(Refusal::Malformed { problem: problem.to_owned() });
+        assert_eq!(refused(Code::Internal, "Missing request message."), malformed("has no message"));
+        let flagged =
+            "protocol error: received message with compressed-flag but no grpc-encoding was specified";
+        assert_eq!(refused(Code::Internal, flagged), malformed(&format!("cannot be decoded: {flagged}")));
+    }
+
+    #[test]
+    fn a_compressed_message_is_refused_with_what_would_have_been_read() {
+        let mut bare = Status::unimplemented("Content is compressed with `snappy` which isn't supported");
+        bare.metadata_mut().insert("grpc-accept-encoding", "identity".parse().unwrap());
+        let worded = reword(bare.into_http::<()>());
+        assert_eq!(worded.headers()["grpc-accept-encoding"], "identity");
+        let worded = Status::from_header_map(worded.headers()).unwrap();
+        assert_eq!(worded.code(), Code::Unimplemented);
+        assert!(!worded.details().is_empty());
+    }
+
+    #[test]
     fn every_other_status_stays_as_it_is() {
-        assert_eq!(refused(Code::Internal, "an invariant is broken"), None);
-        assert_eq!(refused(Code::Unimplemented, "failed to decode Protobuf message: x"), None);
+        assert_eq!(refused(Code::Unavailable, "Missing request message."), None);
+        assert_eq!(refused(Code::Unimplemented, ""), None);
         assert_eq!(refusal(&status(Refusal::Internal)), None);
         let untouched = reword(status(Refusal::Lost).into_http::<()>());
         assert_eq!(Status::from_header_map(untouched.headers()).map(|s| s.code()), Some(Code::Aborted));

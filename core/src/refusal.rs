@@ -34,6 +34,8 @@ pub enum Refusal {
         /// How many it may have.
         maximum: u64,
     },
+    /// The request is compressed, in a way that no server reads.
+    UnsupportedEncoding,
     /// The policy file is wrong; nothing was published.
     BadPolicy {
         /// Every error found: code such as `UNKNOWN_KEY`, line from 1, key, and a sentence.

@@ -100,7 +100,7 @@ impl DecisionService for Decisions {
         &self,
         request: Request<CanTrainRequest>,
     ) -> Result<Response<CanTrainResponse>, Status> {
-        let deadline = Deadline::of(request.metadata(), WAIT_DEFAULT);
+        let deadline = Deadline::of(&request, WAIT_DEFAULT);
         let request = request.into_inner();
         let asked = asked(&request).map_err(status)?;
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
@@ -115,7 +115,7 @@ impl DecisionService for Decisions {
         &self,
         request: Request<BatchCanTrainRequest>,
     ) -> Result<Response<BatchCanTrainResponse>, Status> {
-        let deadline = Deadline::of(request.metadata(), WAIT_DEFAULT);
+        let deadline = Deadline::of(&request, WAIT_DEFAULT);
         let request = request.into_inner();
         let asked = asked_all(&request).map_err(status)?;
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
@@ -232,7 +232,7 @@ mod tests {
     async fn a_full_waiting_room_is_not_waited_for() {
         let node = node(lease(EPOCH, 5000));
         let decisions = Decisions::new(Arc::clone(&node));
-        let deadline = || Deadline::of(&tonic::metadata::MetadataMap::new(), Span::from_millis(60_000));
+        let deadline = || Deadline::after(Span::from_millis(60_000));
         let mut context = Context::from_waker(Waker::noop());
         let waits = |floor, context: &mut Context<'_>| {
             pin!(decisions.wait_for(Some(floor), deadline())).poll(context).is_pending()

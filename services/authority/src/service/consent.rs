@@ -32,7 +32,7 @@ impl<R: Reader> ConsentService for Consent<R> {
         &self,
         request: Request<pb::SetConsentRequest>,
     ) -> Result<Response<pb::SetConsentResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let write = wire::set_consent(request.get_ref(), &self.id_key);
         let recorded = self.writes.make("SetConsent", write, None, deadline).await?;
         Ok(Response::new(pb::SetConsentResponse { receipt: Some(recorded.receipt) }))
@@ -42,7 +42,7 @@ impl<R: Reader> ConsentService for Consent<R> {
         &self,
         request: Request<pb::PutAccountRequest>,
     ) -> Result<Response<pb::PutAccountResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let write = wire::put_account(request.get_ref(), &self.id_key);
         let recorded = self.writes.make("PutAccount", write, None, deadline).await?;
         Ok(Response::new(pb::PutAccountResponse { receipt: Some(recorded.receipt) }))
@@ -52,7 +52,7 @@ impl<R: Reader> ConsentService for Consent<R> {
         &self,
         request: Request<pb::PutOrganizationRequest>,
     ) -> Result<Response<pb::PutOrganizationResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let write = wire::put_organization(request.get_ref(), &self.id_key);
         let recorded = self.writes.make("PutOrganization", write, None, deadline).await?;
         Ok(Response::new(pb::PutOrganizationResponse { receipt: Some(recorded.receipt) }))
@@ -62,7 +62,7 @@ impl<R: Reader> ConsentService for Consent<R> {
         &self,
         request: Request<pb::SetPlanRequest>,
     ) -> Result<Response<pb::SetPlanResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let write = wire::set_plan(request.get_ref(), &self.id_key);
         let recorded = self.writes.make("SetPlan", write, None, deadline).await?;
         Ok(Response::new(pb::SetPlanResponse { receipt: Some(recorded.receipt) }))
@@ -88,7 +88,7 @@ impl<R: Reader> ConsentService for Consent<R> {
         &self,
         request: Request<pb::GetConfirmationRequest>,
     ) -> Result<Response<pb::GetConfirmationResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let request = request.get_ref();
         let found = async {
             let position = convert::present("position", request.position.as_ref())?;

@@ -22,7 +22,7 @@ impl<R: Reader> PolicyService for Policy<R> {
         &self,
         request: Request<pb::PublishPolicyRequest>,
     ) -> Result<Response<pb::PublishPolicyResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(&request);
         let request = request.into_inner();
         let write = wire::publish(&request);
         let recorded = self.writes.make("PublishPolicy", write, Some(request.toml), deadline).await?;

@@ -13,8 +13,7 @@ use consent::pb;
 use consent_core::policy::Warning;
 use consent_core::refusal::Refusal;
 use consent_core::words::Span;
-use tonic::Status;
-use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 
 /// How long a call without a deadline waits.
 const WAIT_DEFAULT: Span = Span::from_millis(10_000);
@@ -23,8 +22,8 @@ const WAIT_DEFAULT: Span = Span::from_millis(10_000);
 const CALLER: &str = "local";
 
 /// The deadline of a call to the authority.
-pub(crate) fn deadline(metadata: &MetadataMap) -> Deadline {
-    Deadline::of(metadata, WAIT_DEFAULT)
+pub(crate) fn deadline<T>(request: &Request<T>) -> Deadline {
+    Deadline::of(request, WAIT_DEFAULT)
 }
 
 /// How far a write has come, as the wire says it.

@@ -7,7 +7,6 @@ use consent_core::command::Command;
 use consent_core::head::HeadKey;
 use consent_core::policy::PolicyFile;
 use consent_core::words::{Choice, IdKey, Name, Party, Revision, Span};
-use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
 const POLICY: &str = r#"
@@ -25,7 +24,7 @@ pub(crate) const SOON: u64 = 60_000;
 
 /// So many milliseconds from now.
 pub(crate) fn deadline(millis: u64) -> Deadline {
-    Deadline::of(&MetadataMap::new(), Span::from_millis(millis))
+    Deadline::after(Span::from_millis(millis))
 }
 
 /// Who writes, each time under a new name.
