@@ -2,7 +2,8 @@
 //!
 //! Whatever comes in is checked here, whole, and named by its field when it is wrong; behind this edge there is no
 //! message with a part missing. A head stays bytes: whether its semantics version can be read is for whoever
-//! applies it, and one that cannot be read is a DENY there, never skipped.
+//! applies it, and one that cannot be read is a DENY there, never skipped. The version of a frame is another one:
+//! it says what must be known of everything beside the head, and who knows less cannot apply any of it.
 //!
 //! A hello that is not accepted ends the stream with a status; [`unwelcome`] and [`why_unwelcome`] are its two ends.
 
@@ -20,6 +21,10 @@ use consent_core::words::{Epoch, IdKey, Incarnation, Nonce, Position, Revision, 
 use std::time::Duration;
 use tonic::Status;
 use tonic_types::StatusExt;
+
+/// The semantics version of frames that this build writes, and the newest that it applies. A new version of heads
+/// leaves it as it is: the head says that itself, and only whoever needs that head is denied.
+const FRAME_SEMANTICS: u32 = 1;
 
 /// What a sidecar hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +65,6 @@ pub struct Change {
     pub frame: Frame,
     /// When it was recorded.
     pub recorded_at: Timestamp,
-    /// What a reader must know to apply it.
-    pub semantics: u32,
     /// The head as it is after it.
     pub head: HeadRecord,
 }
@@ -180,7 +183,7 @@ pub fn frame(change: Change) -> pb::Frame {
         chain: raw(change.frame.chain.bytes()),
         digest: raw(&change.frame.digest.bytes()[..]),
         head: Some(head(change.head)),
-        semantics_version: change.semantics,
+        semantics_version: FRAME_SEMANTICS,
     }
 }
 
@@ -229,6 +232,11 @@ fn response(message: sync_response::Message) -> pb::SyncResponse {
 }
 
 fn change(epoch: Epoch, frame: pb::Frame) -> Result<Change, Refusal> {
+    let version = frame.semantics_version;
+    if !(1..=FRAME_SEMANTICS).contains(&version) {
+        let why = format_args!("is {version}, this build applies frames of 1 to {FRAME_SEMANTICS}");
+        return Err(invalid("frame.semantics_version", why));
+    }
     Ok(Change {
         frame: Frame {
             epoch,
@@ -238,7 +246,6 @@ fn change(epoch: Epoch, frame: pb::Frame) -> Result<Change, Refusal> {
             digest: Digest::new(exactly("frame.digest", &frame.digest)?),
         },
         recorded_at: timestamp("frame.recorded_at", frame.recorded_at)?,
-        semantics: frame.semantics_version,
         head: head_record(required("frame.head", frame.head)?)?,
     })
 }
@@ -412,7 +419,6 @@ mod tests {
                 digest: Digest::new([9; 32]),
             },
             recorded_at,
-            semantics: 1,
             head,
         };
         assert_eq!(
@@ -456,6 +462,22 @@ mod tests {
         assert!(terms(unsafe_terms).is_err());
         let unknown = pb::Head { kind: 9, key: raw(&[0; 16]), state: Bytes::new() };
         assert_eq!(head_record(unknown), Err(invalid("head.kind", "is unknown")));
+    }
+
+    #[test]
+    fn a_frame_of_a_version_that_is_not_known_is_refused_whatever_its_head_needs() {
+        let head = HeadRecord { key: HeadKey::Policy, bytes: vec![u8::MAX] };
+        let place = somewhere();
+        let (link, chain, digest) = (Link::new([7; 32]), place.chain, place.digest);
+        let frame = Frame { epoch: place.epoch, revision: place.revision, link, chain, digest };
+        let sent = super::frame(Change { frame, recorded_at: Timestamp::from_millis(0), head });
+        assert!(change(place.epoch, sent.clone()).is_ok());
+        for semantics_version in [0, FRAME_SEMANTICS + 1] {
+            match change(place.epoch, pb::Frame { semantics_version, ..sent.clone() }) {
+                Err(Refusal::Invalid { field, .. }) => assert_eq!(field, "frame.semantics_version"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -225,10 +225,7 @@ impl Entry {
             digest: entry.digest,
         };
         let at = Newest { place: frame.place(), recorded_at: entry.recorded_at };
-        // A head opens with the semantics version that reading it needs, and applying a frame is reading its head.
-        let semantics = entry.head.bytes.first().copied().unwrap_or_default().into();
-        let change = Change { frame, recorded_at: entry.recorded_at, semantics, head: entry.head };
-        let frame = sync::frame(change);
+        let frame = sync::frame(Change { frame, recorded_at: entry.recorded_at, head: entry.head });
         Ok(Entry { at, size: frame.encoded_len(), frame })
     }
 }

@@ -169,21 +169,12 @@ impl Driver {
         self.stand();
     }
 
-    /// R6: one revision. What cannot be read is never skipped.
+    /// R6: one revision. A head that needs a newer reader is kept, as a snapshot's is; what no writer wrote is not.
     fn changed(&mut self, stream: Stream, change: Change) {
-        if change.semantics > u32::from(SEMANTICS) {
-            let (revision, needs) = (change.frame.revision, change.semantics);
-            return self.unreadable(
-                stream,
-                format!(
-                    "revision {revision} needs semantics version {needs}, this build reads up to {SEMANTICS}"
-                ),
-            );
-        }
         if self.snapshot.as_ref().is_some_and(|snapshot| snapshot.stream() == stream) {
             return self.on_snapshot(stream, |snapshot| snapshot.change(change));
         }
-        let Change { frame, recorded_at, head, .. } = change;
+        let Change { frame, recorded_at, head } = change;
         match Incoming::read(head, frame.revision) {
             Err(why) => self.unreadable(stream, format!("the head of revision {} {why}", frame.revision)),
             Ok(head) => {

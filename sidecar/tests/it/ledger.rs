@@ -77,7 +77,18 @@ impl Ledger {
         let link = Link::new([u8::try_from(revision.get()).expect("the ledger is short"); 32]);
         let frame = Frame { epoch: self.epoch, revision, link, chain: self.place.chain.then(link), digest };
         self.place = frame.place();
-        Change { frame, recorded_at: self.recorded_at, semantics: SEMANTICS.into(), head: changed.record() }
+        Change { frame, recorded_at: self.recorded_at, head: changed.record() }
+    }
+
+    /// The next revision, as a newer writer writes it: its head needs a newer reader than this build's.
+    pub(crate) fn append_newer(&mut self, event: Event<Keys>) -> Change {
+        let mut change = self.append(event);
+        let (secret, key) = (DigestKey::new(&self.id_key), change.head.key);
+        self.place.digest.remove(&secret, key, &change.head.bytes);
+        change.head.bytes[0] = SEMANTICS + 1;
+        self.place.digest.add(&secret, key, &change.head.bytes);
+        change.frame.digest = self.place.digest;
+        change
     }
 
     /// `ada` chooses.

@@ -7,9 +7,8 @@ use consent::convert::sync::{self, Change};
 use consent::pb::{self, Reason, SidecarState, sync_response};
 use consent_core::chain::Chain;
 use consent_core::confirm::{Place, Start, Unwelcome};
-use consent_core::digest::{Digest, DigestKey};
+use consent_core::digest::Digest;
 use consent_core::event::Event;
-use consent_core::head::{HeadKey, SEMANTICS};
 use consent_core::words::{Choice, Epoch, IdKey, Span};
 
 /// Plays from LIVE: says one message, which must end the session with a denial; the next hello must name `place`;
@@ -92,7 +91,9 @@ async fn a_frame_of_another_epoch_starts_over() {
 
 #[tokio::test]
 async fn a_frame_that_needs_a_newer_reader_starts_over() {
-    let (message, ledger) = wrong(|change| change.semantics = u32::from(SEMANTICS) + 1);
+    let (mut message, ledger) = wrong(|_| ());
+    let Some(sync_response::Message::Frames(frames)) = &mut message.message else { panic!("frames") };
+    frames.frames[0].semantics_version += 1;
     starts_over(message, ledger, Some).await;
 }
 
@@ -183,13 +184,10 @@ async fn a_head_that_needs_a_newer_reader_denies_whoever_needs_it_and_nobody_els
     let (mut authority, mut ledger) = (Authority::start().await, Ledger::new());
     let node = Node::start(&[&authority]).await;
     let bob = ledger.account("bob");
-    ledger.append(Event::AccountPut { account: bob, organization: None });
+    let newer = ledger.append_newer(Event::AccountPut { account: bob, organization: None }).head;
     let mut heads = ledger.heads();
-    let newer = heads.iter_mut().find(|head| head.key == HeadKey::Account(bob)).expect("bob has a head");
-    let key = DigestKey::new(&ledger.id_key);
-    ledger.place.digest.remove(&key, newer.key, &newer.bytes);
-    newer.bytes[0] = SEMANTICS + 1;
-    ledger.place.digest.add(&key, newer.key, &newer.bytes);
+    heads.retain(|head| head.key != newer.key);
+    heads.push(newer);
 
     let session = authority.hello(None).await;
     session.welcome(authority.incarnation, &ledger, long(), Start::Snapshot).await;
@@ -199,6 +197,22 @@ async fn a_head_that_needs_a_newer_reader_denies_whoever_needs_it_and_nobody_els
     node.answers(Reason::PlanDefaultIn).await;
     let denied = node.decisions.clone().can_train(question("bob")).await.expect("an answer").into_inner();
     assert_eq!(denied.reason(), Reason::NotReady);
+}
+
+#[tokio::test]
+async fn a_head_that_needs_a_newer_reader_comes_in_a_frame_as_in_a_snapshot() {
+    let (mut authority, mut ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let session = authority.bring_to_life(&ledger, long()).await;
+    node.answers(Reason::PlanDefaultIn).await;
+
+    let bob = ledger.account("bob");
+    let newer = ledger.append_newer(Event::AccountPut { account: bob, organization: None });
+    session.say(frames([newer, ledger.choose(Choice::Out)])).await;
+    node.answers(Reason::AccountOptedOut).await;
+    let denied = node.decisions.clone().can_train(question("bob")).await.expect("an answer").into_inner();
+    assert_eq!(denied.reason(), Reason::NotReady);
+    assert_eq!(node.status().await.state(), SidecarState::Live);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! not read holds up its own session alone, since a session makes a message only when the one before it was taken.
 //!
 //! Heads and frames are sent whatever semantics version the sidecar said it reads: each carries the version that it
-//! needs, and a sidecar that knows less must refuse it and deny. To leave one out would be a gap; to hold the
+//! needs, and a sidecar that knows less must deny whoever needs it. To leave one out would be a gap; to hold the
 //! session back would leave the sidecar with heads that it no longer may answer from.
 //!
 //! - `session`: from hello to the end.
