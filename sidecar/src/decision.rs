@@ -5,11 +5,13 @@
 //! for nothing; whoever must wait (`min_position`) does so before.
 
 use crate::node::Node;
+use crate::table::View;
 use consent::convert::decision::{Asked, asked, asked_all, min_position, response, responses};
 use consent::deadline::Deadline;
 use consent::pb::decision_service_server::DecisionService;
 use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
 use consent::{clock, status::status};
+use consent_core::confirm::Lease;
 use consent_core::decision::Decision;
 use consent_core::words::{Moment, Position, Span};
 use std::sync::Arc;
@@ -28,10 +30,12 @@ struct Basis {
 }
 
 /// Decides every question from one state, at or past `floor`, under one lease: the six steps of R10, in their order.
-/// `now` reads the lease clocks.
-fn decide(
-    node: &Node,
+/// `now` reads the lease clocks, `lease` the lease, `table` the heads. That order is what counts: a lease that was
+/// read after the heads may rest on revisions which they are without.
+fn decide<'a>(
     now: impl Fn() -> Moment,
+    lease: impl Fn() -> Option<Lease>,
+    table: impl Fn() -> View<'a>,
     floor: Option<Position>,
     asked: &[Asked<'_>],
     answers: &mut [Decision],
@@ -40,8 +44,8 @@ fn decide(
     // Who was paused past the end of an answer starts over once: after that a DENY is cheaper for everybody.
     for _attempt in 0..2 {
         let now0 = now(); // (1)
-        let lease = node.lease(); // (2)
-        let view = node.table.read(); // (3)
+        let lease = lease(); // (2)
+        let view = table(); // (3)
         let Some(state) = view.state() else {
             answers.fill(Decision::NOT_READY);
             return Basis { position: None, valid_for: Span::ZERO };
@@ -79,6 +83,11 @@ impl Decisions {
         Decisions { node }
     }
 
+    /// Decides now, from what the node has.
+    fn decide(&self, floor: Option<Position>, asked: &[Asked<'_>], answers: &mut [Decision]) -> Basis {
+        decide(clock::now, || self.node.lease(), || self.node.table.read(), floor, asked, answers)
+    }
+
     /// Waits until the table may have reached `floor`, within the deadline. Neither a table of another epoch nor
     /// a full waiting room is waited for: the answer will be STALE.
     async fn wait_for(&self, floor: Option<Position>, deadline: Deadline) {
@@ -106,7 +115,7 @@ impl DecisionService for Decisions {
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
         let mut answer = [Decision::NOT_READY];
-        let basis = decide(&self.node, clock::now, floor, &[asked], &mut answer);
+        let basis = self.decide(floor, &[asked], &mut answer);
         let [answer] = answer;
         Ok(Response::new(response(answer, basis.position, basis.valid_for)))
     }
@@ -121,7 +130,7 @@ impl DecisionService for Decisions {
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
         let mut answers = vec![Decision::NOT_READY; asked.len()];
-        let basis = decide(&self.node, clock::now, floor, &asked, &mut answers);
+        let basis = self.decide(floor, &asked, &mut answers);
         Ok(Response::new(responses(&answers, basis.position, basis.valid_for)))
     }
 }
@@ -133,7 +142,7 @@ mod tests {
     use crate::table::Heads;
     use consent::pb;
     use consent_core::chain::Chain;
-    use consent_core::confirm::{Lease, Place};
+    use consent_core::confirm::Place;
     use consent_core::decision::Reason;
     use consent_core::digest::Digest;
     use consent_core::words::{Epoch, IdKey, Incarnation, Revision, Timestamp};
@@ -158,8 +167,12 @@ mod tests {
 
     /// A node whose table stands at revision 0 and holds nothing: whatever is decided is UNKNOWN_ACCOUNT.
     fn node(lease: Option<Lease>) -> Arc<Node> {
+        node_at(0, lease)
+    }
+
+    fn node_at(revision: u64, lease: Option<Lease>) -> Arc<Node> {
         let node = Node::new(Incarnation::new([2; 16]));
-        let Position { epoch, revision } = position(EPOCH, 0);
+        let Position { epoch, revision } = position(EPOCH, revision);
         let place = Place { epoch, revision, chain: Chain::EMPTY, digest: Digest::EMPTY };
         node.table.install(Heads::new(IdKey::new([3; 16])), &place, Timestamp::from_millis(0));
         node.publish(lease);
@@ -167,6 +180,15 @@ mod tests {
     }
 
     fn reason(node: &Node, now: impl Fn() -> Moment, floor: Option<Position>) -> (Reason, Basis) {
+        answer(now, || node.lease(), || node.table.read(), floor)
+    }
+
+    fn answer<'a>(
+        now: impl Fn() -> Moment,
+        lease: impl Fn() -> Option<Lease>,
+        table: impl Fn() -> View<'a>,
+        floor: Option<Position>,
+    ) -> (Reason, Basis) {
         let request = pb::CanTrainRequest {
             account: "ada".to_owned(),
             artifact: Some(pb::Artifact {
@@ -177,7 +199,7 @@ mod tests {
             min_position: None,
         };
         let mut answers = [Decision::NOT_READY];
-        let basis = decide(node, now, floor, &[asked(&request).unwrap()], &mut answers);
+        let basis = decide(now, lease, table, floor, &[asked(&request).unwrap()], &mut answers);
         (answers[0].reason, basis)
     }
 
@@ -226,6 +248,31 @@ mod tests {
         assert_eq!((late, basis.valid_for), (Reason::Stale, Span::ZERO));
         // The lease ended in the pause.
         assert_eq!(reason(&node, readings(&[1000, 5000]), None).0, Reason::Stale);
+    }
+
+    #[test]
+    fn a_lease_that_comes_while_the_heads_are_read_is_no_lease_for_them() {
+        // The node has lapsed. Between the first and the second of the two reads it catches up with what became
+        // effective meanwhile, and is granted a lease that rests on it.
+        let (lapsed, caught_up) = (node(None), node_at(1, lease(EPOCH, 5000)));
+        let is_over = Cell::new(false);
+        let next = || if is_over.replace(true) { &caught_up } else { &lapsed };
+        let (reason, basis) = answer(|| at(1000), || next().lease(), || next().table.read(), None);
+        assert_eq!((reason, basis.valid_for), (Reason::Stale, Span::ZERO));
+    }
+
+    #[test]
+    fn an_answer_counts_from_before_its_heads_were_read() {
+        let node = node(lease(EPOCH, 5000));
+        // Whoever reads the heads is paused for as long as an answer may be relied on, every time.
+        let pauses = Cell::new(0);
+        let read = || {
+            pauses.set(pauses.get() + 1);
+            node.table.read()
+        };
+        let now = || at(1000 + pauses.get() * HOLD.millis());
+        let (reason, basis) = answer(now, || node.lease(), read, None);
+        assert_eq!((reason, basis.valid_for, pauses.get()), (Reason::Stale, Span::ZERO, 2));
     }
 
     #[tokio::test]
