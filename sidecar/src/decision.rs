@@ -88,18 +88,16 @@ impl Decisions {
         decide(clock::now, || self.node.lease(), || self.node.table.read(), floor, asked, answers)
     }
 
-    /// Waits until the table may have reached `floor`, within the deadline. Neither a table of another epoch nor
-    /// a full waiting room is waited for: the answer will be STALE.
+    /// Waits until the table may have reached `floor`, within the deadline. A floor of another epoch is waited for
+    /// as well: after a failover writers are in the new epoch before the nodes are. A full waiting room is not: the
+    /// answer will be STALE.
     async fn wait_for(&self, floor: Option<Position>, deadline: Deadline) {
         let Some(floor) = floor else { return };
         let Ok(_place) = self.node.waiting.try_acquire() else { return };
         let mut position = self.node.table.watch();
-        let comparable = |position: &Option<Position>| {
-            position
-                .is_some_and(|position| position.epoch != floor.epoch || position.revision >= floor.revision)
-        };
+        let there = |position: &Option<Position>| position.is_some_and(|here| reached(here, Some(floor)));
         // Reached or not, the answer is decided from what the table then is.
-        let _ = deadline.within(position.wait_for(comparable)).await;
+        let _ = deadline.within(position.wait_for(there)).await;
     }
 }
 
@@ -286,8 +284,20 @@ mod tests {
         };
         assert!(waits(position(EPOCH, 1), &mut context));
         assert!(!waits(position(EPOCH, 0), &mut context));
-        assert!(!waits(position(Epoch::new([9; 16]), 1), &mut context));
         let _all = node.waiting.try_acquire_many(u32::try_from(WAITING_MAX).unwrap()).unwrap();
         assert!(!waits(position(EPOCH, 1), &mut context));
+    }
+
+    #[tokio::test]
+    async fn a_floor_in_an_epoch_that_the_table_enters_later_is_waited_for() {
+        let node = node(lease(EPOCH, 5000));
+        let decisions = Decisions::new(Arc::clone(&node));
+        let deadline = Deadline::of(&tonic::metadata::MetadataMap::new(), Span::from_millis(60_000));
+        let mut context = Context::from_waker(Waker::noop());
+        let next = Epoch::new([9; 16]);
+        let mut waits = pin!(decisions.wait_for(Some(position(next, 0)), deadline));
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        node.table.enter(next);
+        assert!(waits.as_mut().poll(&mut context).is_ready());
     }
 }

@@ -125,7 +125,9 @@ async fn a_min_position_that_does_not_come_is_stale_and_no_error() {
     request.set_timeout(Duration::from_millis(300));
     let late = node.decisions.clone().can_train(request).await.expect("an answer").into_inner();
     assert_eq!((late.decision(), late.reason()), (Decision::Deny, Reason::Stale));
-    let foreign = node.decisions.clone().can_train(at_least(1, 2)).await.expect("an answer").into_inner();
+    let mut request = Request::new(at_least(1, 2));
+    request.set_timeout(Duration::from_millis(300));
+    let foreign = node.decisions.clone().can_train(request).await.expect("an answer").into_inner();
     assert_eq!(foreign.reason(), Reason::Stale);
     let reached = node.decisions.clone().can_train(at_least(2, 1)).await.expect("an answer").into_inner();
     assert_eq!(reached.reason(), Reason::PlanDefaultIn);
