@@ -292,7 +292,7 @@ mod tests {
     async fn a_floor_in_an_epoch_that_the_table_enters_later_is_waited_for() {
         let node = node(lease(EPOCH, 5000));
         let decisions = Decisions::new(Arc::clone(&node));
-        let deadline = Deadline::of(&Request::new(()), Span::from_millis(60_000));
+        let deadline = Deadline::after(Span::from_millis(60_000));
         let mut context = Context::from_waker(Waker::noop());
         let next = Epoch::new([9; 16]);
         let mut waits = pin!(decisions.wait_for(Some(position(next, 0)), deadline));

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Endpoint;
 
+/// So long may an authority keep the node waiting for its welcome, or between two pieces of a snapshot.
+const SILENCE: Span = Span::from_millis(5000);
+
 /// An authority that may be connected to.
 pub(crate) struct Authority {
     url: String,
@@ -26,6 +29,17 @@ impl Authority {
     }
 }
 
+/// What an authority has to say next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// The answer to a hello.
+    Welcome,
+    /// The next piece of a snapshot that has begun. Before that it may be the turn of others, for long.
+    Piece,
+    /// A grant, within the lease that it would be of.
+    Grant(Span),
+}
+
 /// A connection that this side has not closed. Dropping it closes it.
 pub(super) struct Connection {
     pub(super) stream: Stream,
@@ -36,11 +50,30 @@ pub(super) struct Connection {
     pub(super) id_key: Option<IdKey>,
     /// T_S, from its welcome.
     pub(super) lease: Option<Span>,
-    /// When the first of the keepalives was sent that nothing has answered yet.
-    pub(super) unanswered: Option<Moment>,
+    /// What it waits for, and since when.
+    waiting: Option<(Awaited, Moment)>,
     /// R12: its authority leaves, and another one is sought.
     pub(super) is_leaving: bool,
     closed: CancellationToken,
+}
+
+impl Connection {
+    /// From now on this has to come.
+    pub(super) fn await_from(&mut self, now: Moment, awaited: Awaited) {
+        self.waiting = Some((awaited, now));
+    }
+
+    /// R4: a keepalive was sent. The first of those that nothing has answered yet counts.
+    pub(super) fn await_grant(&mut self, now: Moment) {
+        if let (None, Some(lease)) = (self.waiting, self.lease) {
+            self.await_from(now, Awaited::Grant(lease));
+        }
+    }
+
+    /// What had to come is there.
+    pub(super) fn answered(&mut self) {
+        self.waiting = None;
+    }
 }
 
 impl Drop for Connection {
@@ -97,7 +130,7 @@ impl Connections {
             outbox: None,
             id_key: None,
             lease: None,
-            unanswered: None,
+            waiting: None,
             is_leaving: false,
             closed,
         });
@@ -125,17 +158,32 @@ impl Connections {
         self.open.retain(|connection| connection.stream != stream);
     }
 
-    /// One whose authority has answered no keepalive for a whole lease, if there is another authority to try.
-    pub(super) fn silent(&self) -> Option<Stream> {
-        if self.authorities.len() < 2 {
-            return None;
-        }
-        let now = clock::now();
-        let is_silent = |connection: &&Connection| {
-            let waits = connection.lease.zip(connection.unanswered);
-            waits.is_some_and(|(lease, sent)| now.longest_since(sent) > lease)
+    /// One whose authority has not said in time what it had to, and what that was.
+    pub(super) fn silent(&self, now: Moment) -> Option<(Stream, Awaited)> {
+        let is_over = |until: &Moment| until.shortest_since(now) == Span::ZERO;
+        self.open.iter().find_map(|connection| {
+            let (awaited, until) = self.patience(connection)?;
+            is_over(&until).then_some((connection.stream, awaited))
+        })
+    }
+
+    /// A hint when to look for a silent one.
+    pub(super) fn wake_at(&self) -> Option<Moment> {
+        let ends = self.open.iter().filter_map(|connection| self.patience(connection));
+        ends.map(|(_, until)| until).min_by_key(|until| until.boot)
+    }
+
+    /// Until when a connection is waited for, and with what.
+    fn patience(&self, connection: &Connection) -> Option<(Awaited, Moment)> {
+        let (awaited, since) = connection.waiting?;
+        let span = match awaited {
+            Awaited::Welcome | Awaited::Piece => SILENCE,
+            Awaited::Grant(lease) => {
+                // A session that goes on costs nothing, and where else should a lease come from?
+                (self.authorities.len() > 1).then_some(lease)?
+            }
         };
-        self.open.iter().find(is_silent).map(|connection| connection.stream)
+        Some((awaited, since.after(span)))
     }
 
     /// The address of the one with this number; empty if it was closed.
@@ -161,4 +209,55 @@ impl Connections {
 fn random() -> u64 {
     // Without randomness the wait is the shortest: a connection is not refused for the lack of jitter.
     getrandom::u64().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment { boot: millis * 1_000_000, raw: millis * 1_000_000 }
+    }
+
+    /// Connections with so many authorities; one is on its way.
+    fn connections(authorities: usize) -> (Connections, Stream) {
+        let authority = |_| Authority::new("http://127.0.0.1:1").unwrap();
+        let (events, _) = mpsc::channel(1);
+        let mut connections = Connections::new((0..authorities).map(authority).collect(), 0, events);
+        connections.ensure();
+        let stream = connections.open[0].stream;
+        (connections, stream)
+    }
+
+    #[tokio::test]
+    async fn a_welcome_and_the_next_piece_of_a_snapshot_are_waited_for_within_a_bound() {
+        let (mut connections, stream) = connections(1);
+        assert_eq!((connections.silent(at(0)), connections.wake_at()), (None, None));
+        for awaited in [Awaited::Welcome, Awaited::Piece] {
+            connections.get(stream).unwrap().await_from(at(1000), awaited);
+            assert_eq!(connections.wake_at(), Some(at(1000).after(SILENCE)));
+            assert_eq!(connections.silent(at(5999)), None);
+            assert_eq!(connections.silent(at(6000)), Some((stream, awaited)));
+            // Whichever clock says so first.
+            assert_eq!(connections.silent(Moment { raw: 0, ..at(6000) }), Some((stream, awaited)));
+        }
+        connections.get(stream).unwrap().answered();
+        assert_eq!((connections.silent(at(60_000)), connections.wake_at()), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_grant_is_waited_for_as_long_as_there_is_no_other_authority() {
+        let lease = Span::from_millis(300);
+        for (authorities, is_left) in [(1, false), (2, true)] {
+            let (mut connections, stream) = connections(authorities);
+            let connection = connections.get(stream).unwrap();
+            connection.lease = Some(lease);
+            connection.await_grant(at(1000));
+            // A later keepalive makes no difference.
+            connection.await_grant(at(1200));
+            assert_eq!(connections.silent(at(1299)), None);
+            let silent = connections.silent(at(1300));
+            assert_eq!(silent, is_left.then_some((stream, Awaited::Grant(lease))));
+        }
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) use connections::Authority;
 use crate::node::{Node, Standing};
 use crate::table::Incoming;
 use connection::{End, Event};
-use connections::Connections;
+use connections::{Awaited, Connections};
 use consent::clock;
 use consent::convert::sync::{Change, FromAuthority, sync_request};
 use consent_core::confirm::holder::{Cause, Input, Output};
@@ -79,15 +79,25 @@ impl Driver {
                 () = stop.cancelled(), if !self.is_leaving => self.leave(),
                 Some(event) = self.inbox.recv() => self.on(event),
                 () = clock::alarm(self.holder.wake_at()) => self.step(Input::TimePassed),
+                () = clock::alarm(self.connections.wake_at()) => (),
             }
-            while let Some(stream) = self.connections.silent() {
-                self.note(stream, "it answered no keepalive for a whole lease".to_owned());
-                self.close(stream);
-                self.step(Input::Disconnected { stream });
+            while let Some((stream, awaited)) = self.connections.silent(clock::now()) {
+                self.give_up(stream, awaited);
             }
         }
         self.inbox.close();
         self.connections.finish().await;
+    }
+
+    fn give_up(&mut self, stream: Stream, awaited: Awaited) {
+        let why = match awaited {
+            Awaited::Welcome => "it did not answer the hello in time",
+            Awaited::Piece => "it went silent in the middle of a snapshot",
+            Awaited::Grant(_) => "it answered no keepalive for a whole lease",
+        };
+        self.note(stream, why.to_owned());
+        self.close(stream);
+        self.step(Input::Disconnected { stream });
     }
 
     fn leave(&mut self) {
@@ -100,6 +110,7 @@ impl Driver {
             Event::Connected { stream, outbox } => {
                 if let Some(connection) = self.connections.get(stream) {
                     connection.outbox = Some(outbox);
+                    connection.await_from(clock::now(), Awaited::Welcome);
                     self.step(Input::Connected { stream });
                 }
             }
@@ -127,6 +138,7 @@ impl Driver {
                 let Some(snapshot) = self.snapshot.take_if(|snapshot| snapshot.stream() == stream) else {
                     return self.unreadable(stream, "the end of a snapshot that was not begun".to_owned());
                 };
+                self.answered(stream);
                 match snapshot.end(&place) {
                     Err(bad) => self.unreadable(stream, bad.to_string()),
                     Ok(heads) => {
@@ -145,17 +157,22 @@ impl Driver {
                 }
             }
             FromAuthority::Message(message) => {
-                if let Some(connection) = self.connections.get(stream) {
-                    connection.unanswered = None;
-                }
+                self.answered(stream);
                 self.step(Input::Received { stream, message });
             }
+        }
+    }
+
+    fn answered(&mut self, stream: Stream) {
+        if let Some(connection) = self.connections.get(stream) {
+            connection.answered();
         }
     }
 
     fn welcomed(&mut self, stream: Stream, message: ToSidecar, id_key: IdKey) {
         let ToSidecar::Welcome { terms, start, .. } = message else { return };
         if let Some(connection) = self.connections.get(stream) {
+            connection.answered();
             connection.id_key = Some(id_key);
             connection.lease = Some(terms.sidecar_lease());
         }
@@ -188,7 +205,11 @@ impl Driver {
     fn on_snapshot(&mut self, stream: Stream, add: impl FnOnce(&mut Snapshot) -> Result<(), BadSnapshot>) {
         let snapshot = self.snapshot.as_mut().filter(|snapshot| snapshot.stream() == stream);
         match snapshot.map(add) {
-            Some(Ok(())) => (),
+            Some(Ok(())) => {
+                if let Some(connection) = self.connections.get(stream) {
+                    connection.await_from(clock::now(), Awaited::Piece);
+                }
+            }
             Some(Err(bad)) => self.unreadable(stream, bad.to_string()),
             None => self.unreadable(stream, "a page of a snapshot that was not begun".to_owned()),
         }
@@ -251,7 +272,7 @@ impl Driver {
             Output::Send { stream, message } => {
                 let Some(connection) = self.connections.get(stream) else { return };
                 if matches!(message, ToAuthority::KeepAlive { .. }) {
-                    connection.unanswered.get_or_insert_with(clock::now);
+                    connection.await_grant(clock::now());
                 }
                 let outbox = connection.outbox.as_ref();
                 if outbox.is_some_and(|outbox| outbox.try_send(sync_request(message)).is_err()) {

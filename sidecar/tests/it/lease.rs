@@ -5,7 +5,7 @@ use crate::node::Node;
 use crate::script::{Authority, long, short, soon, until, values};
 use consent::clock;
 use consent::convert::sync;
-use consent::pb::{Reason, SidecarState};
+use consent::pb::{GetStatusResponse, Reason, SidecarState};
 use consent_core::confirm::{Start, ToAuthority};
 use consent_core::words::{Choice, Nonce, Span};
 use tonic_health::pb::HealthCheckRequest;
@@ -97,6 +97,29 @@ async fn an_ack_comes_only_when_no_older_answer_is_valid() {
     session.say(frames([change])).await;
     session.acked(ledger.place).await;
     assert!(clock::now().longest_since(before) >= hold, "acked while an older answer was valid");
+}
+
+#[tokio::test]
+async fn an_authority_that_does_not_welcome_is_left() {
+    let (mut authority, ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    authority.hello(None).await.closed().await;
+    let says_so = |status: &GetStatusResponse| status.why.contains("did not answer the hello");
+    until("the reason", || node.status(), says_so).await;
+    let _session = authority.bring_to_life(&ledger, long()).await;
+    node.answers(Reason::PlanDefaultIn).await;
+}
+
+#[tokio::test]
+async fn an_authority_that_goes_silent_in_a_snapshot_is_left() {
+    let (mut authority, ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let session = authority.hello(None).await;
+    session.welcome(authority.incarnation, &ledger, long(), Start::Snapshot).await;
+    session.say(sync::snapshot_chunk(ledger.heads(), ledger.place.revision)).await;
+    session.closed().await;
+    let _session = authority.bring_to_life(&ledger, long()).await;
+    node.answers(Reason::PlanDefaultIn).await;
 }
 
 #[tokio::test]
