@@ -9,6 +9,7 @@ use consent::pb::sync_service_client::SyncServiceClient;
 use consent::status::status;
 use consent_core::confirm::{Stream, Unwelcome};
 use consent_core::words::Span;
+use std::future::Future;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -70,38 +71,50 @@ pub(super) fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
         .initial_connection_window_size(1 << 20))
 }
 
-/// Connects after `delay` and carries messages until either side is done. `closed` is how the driver ends it.
+/// Runs a connection in a task of its own, and tells its driver of its end, whatever that is: of one that ended
+/// untold, by a panic, the driver would think for ever that it stands.
+pub(super) async fn watch(
+    stream: Stream,
+    events: mpsc::Sender<Event>,
+    connection: impl Future<Output = Option<End>> + Send + 'static,
+) {
+    let end = tokio::spawn(connection).await;
+    if let Some(end) = end.unwrap_or_else(|_| Some(End::Broken("its task failed".to_owned()))) {
+        // A driver that is gone needs no word.
+        let _ = events.send(Event::Ended { stream, end }).await;
+    }
+}
+
+/// Connects after `delay` and carries messages until either side is done. `closed` is how the driver ends it: then
+/// there is nothing to tell.
 pub(super) async fn run(
     stream: Stream,
     endpoint: Endpoint,
     delay: Span,
     events: mpsc::Sender<Event>,
     closed: CancellationToken,
-) {
+) -> Option<End> {
     let opened = async {
         tokio::time::sleep(delay.into()).await;
         open(stream, &endpoint, &events).await
     };
     let opened = tokio::select! {
-        () = closed.cancelled() => return,
+        () = closed.cancelled() => return None,
         opened = opened => opened,
     };
-    let end = match opened {
-        Err(end) => end,
-        Ok(mut messages) => {
-            tokio::select! {
-                end = carry(stream, &mut messages, &events) => end,
-                () = closed.cancelled() => {
-                    // The driver listens no more; the authority still gets what was said last.
-                    let rest = async { while let Ok(Some(_)) = messages.message().await {} };
-                    let _ = tokio::time::timeout(LINGER, rest).await;
-                    return;
-                }
-            }
-        }
+    let mut messages = match opened {
+        Err(end) => return Some(end),
+        Ok(messages) => messages,
     };
-    // A driver that is gone needs no word.
-    let _ = events.send(Event::Ended { stream, end }).await;
+    tokio::select! {
+        end = carry(stream, &mut messages, &events) => Some(end),
+        () = closed.cancelled() => {
+            // The driver listens no more; the authority still gets what was said last.
+            let rest = async { while let Ok(Some(_)) = messages.message().await {} };
+            let _ = tokio::time::timeout(LINGER, rest).await;
+            None
+        }
+    }
 }
 
 async fn open(
@@ -152,4 +165,25 @@ fn end(ended: &tonic::Status) -> End {
 fn sentence(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |sentence, cause| format!("{sentence}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_driver_hears_of_every_end_that_it_did_not_order() {
+        let (events, mut inbox) = mpsc::channel(2);
+        let ends: [fn() -> Option<End>; 3] =
+            [|| None, || Some(End::Broken("broken".to_owned())), || panic!("a planted fault")];
+        for (number, end) in (0..).zip(ends) {
+            watch(Stream(number), events.clone(), async move { end() }).await;
+        }
+        drop(events);
+        let mut told = Vec::new();
+        while let Some(Event::Ended { stream, end: End::Broken(_) }) = inbox.recv().await {
+            told.push(stream);
+        }
+        assert_eq!(told, [Stream(1), Stream(2)]);
+    }
 }

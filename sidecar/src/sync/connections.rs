@@ -123,7 +123,8 @@ impl Connections {
         let delay = self.backoff.next(random()).max(asked);
         let closed = CancellationToken::new();
         let endpoint = self.authorities[authority].endpoint.clone();
-        self.tasks.spawn(connection::run(stream, endpoint, delay, self.events.clone(), closed.clone()));
+        let connection = connection::run(stream, endpoint, delay, self.events.clone(), closed.clone());
+        self.tasks.spawn(connection::watch(stream, self.events.clone(), connection));
         self.open.push(Connection {
             stream,
             authority,
