@@ -5,6 +5,7 @@
 //! sorted, without lines. Events carry it, so the ledger refolds without a TOML reader.
 
 mod check;
+mod depth;
 mod guard;
 mod parse;
 

@@ -1,15 +1,15 @@
 //! A TOML text to a [`PolicyFile`], or to every error in it, each with line and key.
 //!
 //! An absent key is judged as a wrong value of that key: no `mode` is UNKNOWN_MODE, no `incognito` BAD_INCOGNITO.
-//! Only `guard` (5 s) and `loosens` (nothing) may be left out. What is not TOML at all is NOT_TOML, and a key that
-//! TOML refuses the second time DUPLICATE_NAME.
+//! Only `guard` (5 s) and `loosens` (nothing) may be left out. What is not TOML at all is NOT_TOML, and so is what
+//! nests too deep to be parsed; a key that TOML refuses the second time is DUPLICATE_NAME.
 
 use std::collections::BTreeMap;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Class, Document, Guard, Mode, ProductDocument};
+use super::{Class, Document, Guard, Mode, ProductDocument, depth};
 use crate::refusal::PolicyError;
 use crate::words::Name;
 
@@ -30,6 +30,11 @@ impl PolicyFile {
         let newlines =
             text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
         let mut reading = Reading { text, newlines, errors: Vec::new(), lines: BTreeMap::new() };
+        if let Some(offset) = depth::too_deep(text) {
+            let line = reading.line(offset);
+            reading.error("NOT_TOML", line, "", "nests deeper than any policy file");
+            return Err(reading.finish());
+        }
         let (root, broken) = DeTable::parse_recoverable(text);
         if !broken.is_empty() {
             for error in &broken {

@@ -289,6 +289,25 @@ kind.rated_turn = "trainable"
     assert_eq!(file.document().guard.millis(), 500);
 }
 
+/// Every unit as deep as it goes, on a stack that a parser without a bound would exhaust.
+#[test]
+fn no_text_nests_deeper_than_the_stack() {
+    const STACK: usize = 512 * 1024;
+    let dotted = vec!["a"; 79].join(".");
+    let tables = format!("schema = 1\n{}1{}", format!("{dotted} = {{").repeat(79), "}".repeat(79));
+    let tables = tables.replace("{1}", &format!("{{{dotted} = 1}}"));
+    let units =
+        ["[", "[[", "{", "a.", "a = [", "a = {", "a = {a.a.a = {", "\"a\" . 'a' . ", "[a.a]\na.a = {"];
+    let texts = units.iter().flat_map(|unit| [unit.repeat(79), unit.repeat(10_000)]).chain([tables]);
+    for text in texts {
+        let reading =
+            std::thread::Builder::new().stack_size(STACK).spawn(move || PolicyFile::parse(&text).is_err());
+        assert!(reading.unwrap().join().unwrap());
+    }
+    let errors = parse_errors(&format!("schema = 1\nproduct = {}{}", "{ p = ".repeat(20), "}".repeat(20)));
+    assert_eq!((errors.len(), errors[0].code, errors[0].line), (1, "NOT_TOML", 2), "{errors:?}");
+}
+
 #[test]
 fn every_code_has_a_case() {
     let cases = WRONG_IN_ITSELF.iter().chain(CANNOT_FOLLOW).map(|case| case.2);
