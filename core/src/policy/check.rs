@@ -7,6 +7,7 @@
 use core::fmt;
 use std::collections::BTreeSet;
 
+use super::parse::shown;
 use super::{Class, Mode, PolicyFile, ProductDocument};
 use crate::head::{Cell, Gate, NAMES_MAX, PolicyHead, ProductHead};
 use crate::refusal::PolicyError;
@@ -115,7 +116,11 @@ impl PolicyFile {
                 code: "FALSE_LOOSENING",
                 line: *line,
                 key: "loosens".to_owned(),
-                message: format!("{declared:?} does not step up against version {}", in_force.version),
+                message: format!(
+                    "{:?} does not step up against version {}",
+                    shown(declared),
+                    in_force.version
+                ),
             });
         }
         for key in steps.iter().filter(|key| !self.loosens.contains_key(*key)) {

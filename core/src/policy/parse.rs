@@ -3,6 +3,8 @@
 //! An absent key is judged as a wrong value of that key: no `mode` is UNKNOWN_MODE, no `incognito` BAD_INCOGNITO.
 //! Only `guard` (5 s) and `loosens` (nothing) may be left out. What is not TOML at all is NOT_TOML, and so is what
 //! nests too deep to be parsed; a key that TOML refuses the second time is DUPLICATE_NAME.
+//!
+//! Whatever an error shows of the text is cut: errors are many times as long as the text otherwise.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +15,8 @@ use super::{Class, Document, Guard, Mode, ProductDocument, depth};
 use crate::refusal::PolicyError;
 use crate::words::Name;
 
-/// How much is shown of what is no TOML: it may be the rest of the file.
-const KEY_SHOWN: usize = 64;
+/// How many characters an error shows of one key or value. No name has so many.
+const SHOWN_MAX: usize = 64;
 
 /// A policy file that is whole in itself. [`PolicyFile::check`] holds it against the policy in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +44,8 @@ impl PolicyFile {
                     if error.message().contains("duplicate key") { "DUPLICATE_NAME" } else { "NOT_TOML" };
                 let span = error.span().unwrap_or(0..0);
                 let there = reading.text.get(span.clone()).unwrap_or_default();
-                let key: String = there.lines().next().unwrap_or_default().chars().take(KEY_SHOWN).collect();
+                // It may be the rest of the file.
+                let key = shown(there.lines().next().unwrap_or_default());
                 reading.error(code, reading.line(span.start), &key, error.message());
             }
             return Err(reading.finish());
@@ -57,6 +60,14 @@ impl PolicyFile {
     /// The policy that it says.
     pub fn document(&self) -> &Document {
         &self.document
+    }
+}
+
+/// The beginning of a text that may be as long as the file.
+pub(super) fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -105,7 +116,7 @@ impl<'t> Reading<'t> {
         let mut entries = Vec::new();
         for (name, value) in table {
             let text: &'v str = name.get_ref();
-            let key = if path.is_empty() { text.to_owned() } else { format!("{path}.{text}") };
+            let key = if path.is_empty() { shown(text) } else { format!("{path}.{}", shown(text)) };
             self.lines.insert(key.clone(), self.line(name.span().start));
             if known(text) {
                 entries.push((text, key, value));
@@ -141,7 +152,11 @@ impl<'t> Reading<'t> {
     fn name(&mut self, key: &str, text: &str) -> Option<Name> {
         let name = Name::new(text);
         if name.is_err() {
-            self.error_at("BAD_NAME", key, &format!("{text:?} is no name: names are [a-z][a-z0-9_]{{0,31}}"));
+            self.error_at(
+                "BAD_NAME",
+                key,
+                &format!("{:?} is no name: names are [a-z][a-z0-9_]{{0,31}}", shown(text)),
+            );
         }
         name.ok()
     }
@@ -171,7 +186,7 @@ impl<'t> Reading<'t> {
         let guard = find("guard").map_or(Some(Guard::DEFAULT), |value| {
             let text = self.string("guard", value)?;
             Guard::parse(text)
-                .map_err(|bad| self.error_at("BAD_GUARD", "guard", &format!("{text:?} {bad}")))
+                .map_err(|bad| self.error_at("BAD_GUARD", "guard", &format!("{:?} {bad}", shown(text))))
                 .ok()
         });
         let loosens = find("loosens").map_or(Some(BTreeMap::new()), |value| self.loosens(value));
@@ -217,7 +232,12 @@ impl<'t> Reading<'t> {
                 continue;
             };
             if loosens.insert(text.to_owned(), line).is_some() {
-                self.error("DUPLICATE_NAME", line, "loosens", &format!("{text:?} stands there twice"));
+                self.error(
+                    "DUPLICATE_NAME",
+                    line,
+                    "loosens",
+                    &format!("{:?} stands there twice", shown(text)),
+                );
             }
         }
         Some(loosens)
@@ -250,7 +270,11 @@ impl<'t> Reading<'t> {
                 "deny" => Some(Class::Never),
                 "as_kind" => Some(Class::Trainable),
                 _ => {
-                    self.error_at("BAD_INCOGNITO", key, &format!("{text:?} is neither deny nor as_kind"));
+                    self.error_at(
+                        "BAD_INCOGNITO",
+                        key,
+                        &format!("{:?} is neither deny nor as_kind", shown(text)),
+                    );
                     None
                 }
             }),
@@ -300,7 +324,7 @@ impl<'t> Reading<'t> {
                 "default_out" => Some(Mode::DefaultOut),
                 "default_in" => Some(Mode::DefaultIn),
                 text => {
-                    let message = format!("{text:?} is none of locked_out, default_out, default_in");
+                    let message = format!("{:?} is none of locked_out, default_out, default_in", shown(text));
                     self.error_at("UNKNOWN_MODE", key, &message);
                     None
                 }
@@ -343,14 +367,16 @@ impl<'t> Reading<'t> {
                     match rules.iter().find(|(text, ..)| text == target).map(|(.., rule)| rule) {
                         Some(KindRule::Class(class)) => Some(*class),
                         Some(KindRule::CountsAs(_)) => {
-                            let message = format!("counts as {target}, which itself counts as another kind");
+                            let message =
+                                format!("counts as {}, which itself counts as another kind", shown(target));
                             self.error_at("COUNTS_AS_CHAIN", key, &message);
                             None
                         }
                         // A target that is there and wrong has its own error.
                         None if table.iter().any(|(name, _)| name.get_ref() == target) => None,
                         None => {
-                            let message = format!("counts as {target:?}, which is no kind of this product");
+                            let message =
+                                format!("counts as {:?}, which is no kind of this product", shown(target));
                             self.error_at("COUNTS_AS_UNKNOWN", key, &message);
                             None
                         }
@@ -369,7 +395,7 @@ impl<'t> Reading<'t> {
                 "trainable" => Some(KindRule::Class(Class::Trainable)),
                 "never" => Some(KindRule::Class(Class::Never)),
                 _ => {
-                    let message = format!("{text:?} is neither trainable nor never");
+                    let message = format!("{:?} is neither trainable nor never", shown(text));
                     self.error_at("UNKNOWN_MODE", path, &message);
                     None
                 }

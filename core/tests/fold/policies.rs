@@ -308,6 +308,25 @@ fn no_text_nests_deeper_than_the_stack() {
     assert_eq!((errors.len(), errors[0].code, errors[0].line), (1, "NOT_TOML", 2), "{errors:?}");
 }
 
+/// What is wrong is shown by its beginning: a long key stands before each of its many children.
+#[test]
+fn errors_stay_as_short_as_the_text() {
+    let long = "x".repeat(20_000);
+    let children: String = (0..1_000).map(|i| format!("child_{i} = 1\n")).collect();
+    let texts = [
+        SMALL.replace("name = \"small\"", &format!("name = \"{long}\"")),
+        SMALL.replace("guard = \"5s\"", &format!("guard = \"{long}\"")),
+        SMALL.replace("counts_as = \"input\"", &format!("counts_as = \"{long}\"")),
+        SMALL.replace("loosens = []", &format!("loosens = [\"{long}\", \"{long}\"]")),
+        format!("{SMALL}\n[product.{long}]\n{children}"),
+    ];
+    for text in texts {
+        for error in parse_errors(&text) {
+            assert!(error.key.len() < 200 && error.message.len() < 200, "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn every_code_has_a_case() {
     let cases = WRONG_IN_ITSELF.iter().chain(CANNOT_FOLLOW).map(|case| case.2);
