@@ -4,13 +4,19 @@
 //! [`DOMAIN`]; a wrong field also carries BadRequest, a bound RetryInfo.
 
 use crate::pb::ErrorReason;
-use consent_core::refusal::Refusal;
+use consent_core::refusal::{PolicyError, Refusal};
 use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain of every ErrorInfo.
 pub const DOMAIN: &str = "consent.v1";
+
+/// What a status says of a policy file, at most: it travels in headers, and clients refuse headers of more than
+/// 8 or 16 KiB as a whole. Then not even the code would be learned.
+const VIOLATIONS_MAX: usize = 32;
+const VIOLATIONS_LEN_MAX: usize = 4096;
+const TEXT_LEN_MAX: usize = 256;
 
 /// Words a refusal as a status with its details.
 pub fn status(refusal: Refusal) -> Status {
@@ -41,14 +47,11 @@ pub fn status(refusal: Refusal) -> Status {
             (Code::Unimplemented, ErrorReason::UnsupportedEncoding, message, vec![])
         }
         Refusal::BadPolicy { errors } => {
-            for e in &errors {
-                details.add_bad_request_violation(
-                    format!("toml:{}:{}", e.line, e.key),
-                    format!("{}: {}", e.code, e.message),
-                );
+            let violations = fitting(&errors);
+            let first = violations.first().map(|(field, problem)| format!(": {field}: {problem}"));
+            for (field, problem) in violations {
+                details.add_bad_request_violation(field, problem);
             }
-            let first =
-                errors.first().map(|e| format!(": line {}, {}: {}: {}", e.line, e.key, e.code, e.message));
             let message =
                 format!("the policy file has {} error(s){}", errors.len(), first.unwrap_or_default());
             (
@@ -139,6 +142,28 @@ pub fn status(refusal: Refusal) -> Status {
     let metadata: HashMap<String, String> = metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     details.set_error_info(name(reason), DOMAIN, metadata);
     Status::with_error_details(code, message, details)
+}
+
+/// The first errors of a policy file, as fields and problems: as many as fit.
+fn fitting(errors: &[PolicyError]) -> Vec<(String, String)> {
+    let mut left = VIOLATIONS_LEN_MAX;
+    let worded = errors.iter().map(|PolicyError { code, line, key, message }| {
+        (cut(format!("toml:{line}:{key}")), cut(format!("{code}: {message}")))
+    });
+    let fits = worded.take_while(|(field, problem)| {
+        let rest = left.checked_sub(field.len() + problem.len());
+        left = rest.unwrap_or_default();
+        rest.is_some()
+    });
+    fits.take(VIOLATIONS_MAX).collect()
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > TEXT_LEN_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
+        text.push('…');
+    }
+    text
 }
 
 /// The reason as ErrorInfo carries it: the enum's name without its prefix.

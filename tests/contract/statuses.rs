@@ -113,6 +113,30 @@ fn every_error_reason_has_a_refusal() {
     assert_eq!(worded, documented.keys().map(String::as_str).collect());
 }
 
+/// Some clients refuse headers of more than 8 KiB, and then their caller learns nothing.
+#[test]
+fn a_policy_file_with_however_many_errors_gets_a_status_that_arrives() {
+    let error = |key: &str, message: &str| PolicyError {
+        code: "UNKNOWN_KEY",
+        line: u32::MAX,
+        key: key.to_owned(),
+        message: message.to_owned(),
+    };
+    for errors in [
+        vec![error("product.le_chat.plan.free.mood", "is not a key of a policy file"); 30_000],
+        vec![error("x", "y"); 30_000],
+        vec![error(&"é".repeat(100_000), &"\u{10ffff}".repeat(100_000)); 3],
+    ] {
+        let status = status(Refusal::BadPolicy { errors: errors.clone() });
+        let info = status.get_details_error_info().expect("ErrorInfo");
+        assert_eq!(info.metadata["errors"], errors.len().to_string());
+        assert!(!status.get_details_bad_request().expect("BadRequest").field_violations.is_empty());
+        let headers = status.into_http::<()>().into_parts().0.headers;
+        let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!(length < 8 << 10, "{length} bytes");
+    }
+}
+
 #[test]
 fn a_bound_says_when_to_try_again() {
     let status = status(Refusal::Overloaded { retry_after: Span::from_millis(50) });
