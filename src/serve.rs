@@ -101,8 +101,58 @@ fn in_use(why: &str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb::decision_service_server::{DecisionService, DecisionServiceServer};
+    use crate::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    use std::future::pending;
     use std::os::unix::net::UnixStream as BlockingStream;
+    use tokio::net::TcpStream;
+    use tonic::codegen::{Bytes, http};
+    use tonic::{Code, Request, Response, Status};
+    use tonic_types::StatusExt;
+
+    /// Never answers.
+    struct Silent;
+
+    #[tonic::async_trait]
+    impl DecisionService for Silent {
+        async fn can_train(&self, _: Request<CanTrainRequest>) -> Result<Response<CanTrainResponse>, Status> {
+            pending().await
+        }
+
+        async fn batch_can_train(
+            &self,
+            _: Request<BatchCanTrainRequest>,
+        ) -> Result<Response<BatchCanTrainResponse>, Status> {
+            pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_late_call_is_refused_before_the_transport_drops_it() {
+        let (address, incoming) = listen_tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let silent = server().add_service(DecisionServiceServer::new(Silent));
+        tokio::spawn(silent.serve_with_incoming(incoming));
+        // tonic's own client counts the timeout too, and might be first.
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut client = client.ready().await.unwrap();
+        for timeout in ["1n", "1m", "50m"] {
+            let request = http::Request::post("http://localhost/consent.v1.DecisionService/CanTrain")
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("grpc-timeout", timeout)
+                .body(())
+                .unwrap();
+            let (response, mut body) = client.send_request(request, false).unwrap();
+            // The body of an empty message; whoever is refused earlier wants none.
+            let _ = body.send_data(Bytes::from_static(&[0; 5]), true);
+            let refusal = Status::from_header_map(response.await.unwrap().headers()).expect("a refusal");
+            assert_eq!(refusal.code(), Code::DeadlineExceeded, "{timeout}: {refusal:?}");
+            assert_eq!(refusal.get_details_error_info().expect("ErrorInfo").reason, "DEADLINE_EXCEEDED");
+        }
+    }
 
     async fn refusal(path: &Path) -> Option<io::ErrorKind> {
         listen_unix(path).await.err().map(|error| error.kind())
