@@ -4,7 +4,7 @@
 //! accepted, so that it is the spoiled place that is refused.
 
 use crate::raw;
-use crate::servers::{Servers, context};
+use crate::servers::{OPTED_OUT, Servers, context};
 use consent::pb::{
     Artifact, BatchCanTrainRequest, CanTrainRequest, CanTrainResponse, Choice, Decision, GetAccountRequest,
     GetConfirmationRequest, ListEventsRequest, Party, Position, PublishPolicyRequest, PutAccountRequest,
@@ -45,6 +45,23 @@ fn plan() -> SetPlanRequest {
         plan: "free".to_owned(),
         expected_revision: None,
     }
+}
+
+fn account(account: &str, organization: &str) -> PutAccountRequest {
+    PutAccountRequest {
+        context: context(),
+        account: account.to_owned(),
+        organization: organization.to_owned(),
+        expected_revision: None,
+    }
+}
+
+fn organization(organization: &str) -> PutOrganizationRequest {
+    PutOrganizationRequest { context: context(), organization: organization.to_owned() }
+}
+
+fn policy(toml: &str) -> PublishPolicyRequest {
+    PublishPolicyRequest { context: context(), toml: toml.to_owned() }
 }
 
 fn question() -> CanTrainRequest {
@@ -130,7 +147,7 @@ fn writes() -> Vec<Case> {
         case(SET_PLAN, with(plan(), |r| r.plan = "No Plan".to_owned()), "plan"),
         case(SET_PLAN, with(plan(), |r| r.product = "no_such_product".to_owned()), "product"),
         case(SET_PLAN, with(plan(), |r| r.expected_revision = Some(1 << 40)), "expected_revision"),
-        case(PUBLISH, PublishPolicyRequest { context: context(), toml: "#".repeat(256 * 1024 + 1) }, "toml"),
+        case(PUBLISH, policy(&"#".repeat(256 * 1024 + 1)), "toml"),
         case(GET_CONFIRMATION, GetConfirmationRequest::default(), "position"),
         case(LIST_EVENTS, ListEventsRequest { after_revision: u64::MAX, page_size: 0 }, "after_revision"),
     ];
@@ -139,18 +156,11 @@ fn writes() -> Vec<Case> {
         cases.push(case(SET_CONSENT, with(opt_out(), |r| r.party = company(&id)), "party.organization"));
         cases.push(case(SET_CONSENT, in_context(|c| c.actor = id.clone()), "context.actor"));
         cases.push(case(SET_PLAN, with(plan(), |r| r.party = person(&id)), "party.account"));
-        let account = |account: &str, organization: &str| PutAccountRequest {
-            context: context(),
-            account: account.to_owned(),
-            organization: organization.to_owned(),
-            expected_revision: None,
-        };
         cases.push(case(PUT_ACCOUNT, account(&id, ""), "account"));
         if !id.is_empty() {
             cases.push(case(PUT_ACCOUNT, account("ada", &id), "organization"));
         }
-        let organization = PutOrganizationRequest { context: context(), organization: id.clone() };
-        cases.push(case(PUT_ORGANIZATION, organization, "organization"));
+        cases.push(case(PUT_ORGANIZATION, organization(&id), "organization"));
         cases.push(case(GET_ACCOUNT, GetAccountRequest { account: id }, "account"));
     }
     cases
@@ -162,7 +172,12 @@ fn not_utf8_writes() -> Vec<Case> {
         // The field of a `oneof` is known by the name of the `oneof` where its text cannot be read.
         (SET_CONSENT, spoiled(with(opt_out(), |r| r.party = person(MARK))), "party.party"),
         (SET_CONSENT, spoiled(in_context(|c| c.actor = MARK.to_owned())), "context.actor"),
+        (SET_CONSENT, spoiled(in_context(|c| c.notice = MARK.to_owned())), "context.notice"),
         (SET_CONSENT, spoiled(with(opt_out(), |r| r.product = MARK.to_owned())), "product"),
+        (SET_PLAN, raw::not_utf8(&with(plan(), |r| r.plan = MARK.to_owned()), MARK), "plan"),
+        (PUT_ACCOUNT, raw::not_utf8(&account("ada", MARK), MARK), "organization"),
+        (PUT_ORGANIZATION, raw::not_utf8(&organization(MARK), MARK), "organization"),
+        (PUBLISH, raw::not_utf8(&policy(MARK), MARK), "toml"),
         (GET_ACCOUNT, raw::not_utf8(&GetAccountRequest { account: MARK.to_owned() }, MARK), "account"),
     ]
 }
@@ -218,10 +233,12 @@ fn assert_refusal(status: &Status, code: Code, reason: &str, field: &str) {
     assert_eq!(info.domain, "consent.v1");
 }
 
+/// The server still answers, and still from its table: a server that has lost it denies too, for another reason.
 async fn assert_lives(server: &Channel) {
-    let answer = raw::call(server, CAN_TRAIN, question().encode_to_vec()).await.expect("an answer");
+    let question = CanTrainRequest { account: OPTED_OUT.to_owned(), ..question() };
+    let answer = raw::call(server, CAN_TRAIN, question.encode_to_vec()).await.expect("an answer");
     let answer = CanTrainResponse::decode(answer).expect("a response");
-    assert_eq!(answer.decision(), Decision::Deny, "nobody has opted in");
+    assert_eq!((answer.decision(), answer.reason()), (Decision::Deny, Reason::AccountOptedOut));
 }
 
 #[tokio::test]
@@ -258,6 +275,49 @@ async fn what_is_too_large_is_refused_and_the_servers_live() {
         let status = raw::call(server, CAN_TRAIN, vec![0x0a, 0x7f, b'a']).await.expect_err("a torn message");
         assert_refusal(&status, Code::InvalidArgument, "INVALID_FIELD", "account");
         assert_lives(server).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_its_callers_fault_and_the_servers_live() {
+    let servers = Servers::start().await;
+    for server in [&servers.authority, &servers.sidecar] {
+        for (encoding, body, code, reason) in [
+            ("identity", "", Code::InvalidArgument, "MALFORMED_MESSAGE"),
+            // Said to be compressed, and in no encoding.
+            ("identity", "\u{1}\0\0\0\0", Code::InvalidArgument, "MALFORMED_MESSAGE"),
+            ("identity", "\u{7}\0\0\0\0", Code::InvalidArgument, "MALFORMED_MESSAGE"),
+            // A message that ends before its length is over.
+            ("identity", "\0\0\0\0\u{9}a", Code::InvalidArgument, "MALFORMED_MESSAGE"),
+            ("gzip", "\u{1}\0\0\0\0", Code::Unimplemented, "UNSUPPORTED_ENCODING"),
+            ("no-such-encoding", "\0\0\0\0\0", Code::Unimplemented, "UNSUPPORTED_ENCODING"),
+        ] {
+            let status = raw::refused(server, CAN_TRAIN, encoding, body).await;
+            assert_refusal(&status, code, reason, "");
+        }
+        assert_lives(server).await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_file_may_be_wrong_in_any_way_and_its_author_hears_of_it() {
+    let servers = Servers::start().await;
+    let keys: String = (0..10_000).map(|i| format!("key_{i} = 1\n")).collect();
+    let long = "x".repeat(100_000);
+    let nested = vec!["a"; 79].join(".");
+    for (toml, errors) in [
+        (String::new(), "1"),
+        (format!("schema = 1\nname = \"many\"\nversion = 9\n{keys}"), "10001"),
+        (format!("schema = 1\nname = \"long\"\nversion = 9\n[{long}]\n"), "2"),
+        (format!("{}{}", format!("{nested} = {{").repeat(79), "}".repeat(79)), "1"),
+    ] {
+        let status =
+            raw::call(&servers.authority, PUBLISH, policy(&toml).encode_to_vec()).await.expect_err("errors");
+        assert_refusal(&status, Code::InvalidArgument, "BAD_POLICY", "");
+        assert_eq!(status.get_details_error_info().expect("ErrorInfo").metadata["errors"], errors);
+        let violations = status.get_details_bad_request().expect("BadRequest").field_violations;
+        assert!((1..=32).contains(&violations.len()) && violations[0].field.starts_with("toml:"));
+        assert_lives(&servers.authority).await;
     }
 }
 

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use tonic::Code;
 use tonic::transport::Channel;
 
-const AUTHORITY: [&str; 4] = ["ConsentService", "DecisionService", "PolicyService", "SyncService"];
-const SIDECAR: [&str; 2] = ["DecisionService", "SidecarService"];
+/// What the authority serves, beside health and reflection.
+pub(crate) const AUTHORITY: [&str; 4] = ["ConsentService", "DecisionService", "PolicyService", "SyncService"];
+/// What a sidecar serves, beside health and reflection.
+pub(crate) const SIDECAR: [&str; 2] = ["DecisionService", "SidecarService"];
 
 // The two versions differ in nothing but their package.
 macro_rules! listed {

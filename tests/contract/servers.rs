@@ -1,7 +1,11 @@
 //! An authority on the embedded store and a sidecar that follows it, in this process, on ports of the kernel's choice.
 
+use consent::pb::consent_service_client::ConsentServiceClient;
 use consent::pb::sidecar_service_client::SidecarServiceClient;
-use consent::pb::{GetStatusRequest, PublishPolicyRequest, SidecarState, WriteContext};
+use consent::pb::{
+    Choice, GetStatusRequest, Party, PublishPolicyRequest, SetConsentRequest, SidecarState, WriteContext,
+    party,
+};
 use consent_authority::{Authority, StoreConfig};
 use consent_core::confirm::Terms;
 use consent_sidecar::Sidecar;
@@ -19,6 +23,9 @@ pub(crate) struct Servers {
     _home: TempDir,
 }
 
+/// An account that has opted out of `le_chat` before the sidecar began: both servers know it.
+pub(crate) const OPTED_OUT: &str = "dora";
+
 /// A write's context with a fresh request_id.
 pub(crate) fn context() -> Option<WriteContext> {
     Some(WriteContext {
@@ -31,7 +38,7 @@ pub(crate) fn context() -> Option<WriteContext> {
 }
 
 impl Servers {
-    /// Starts both with the seed's policy in force.
+    /// Starts both with the seed's policy in force, and one opt-out.
     pub(crate) async fn start() -> Servers {
         let home = tempfile::tempdir().expect("a directory");
         let store = StoreConfig::Sqlite { directory: home.path().join("store") };
@@ -50,6 +57,14 @@ impl Servers {
             .publish_policy(PublishPolicyRequest { context: context(), toml })
             .await
             .expect("a policy");
+        let opt_out = SetConsentRequest {
+            context: context(),
+            party: Some(Party { party: Some(party::Party::Account(OPTED_OUT.to_owned())) }),
+            product: "le_chat".to_owned(),
+            choice: Choice::Out.into(),
+            expected_revision: None,
+        };
+        ConsentServiceClient::new(to_authority.clone()).set_consent(opt_out).await.expect("an opt-out");
         let config = consent_sidecar::Config {
             authorities: vec![format!("http://{}", authority.address())],
             listen: anywhere,
