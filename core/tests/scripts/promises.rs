@@ -45,5 +45,6 @@ pub(crate) const PROMISES: &[(&str, &str)] = &[
     ("session kept by the node's name", "a_session_belongs_to_one_run_of_a_sidecar"),
     // Found while writing the machines.
     ("row watched from the start of a read", "a_row_stands_still_from_the_end_of_the_read"),
+    ("an ack for each revision of a burst", "a_burst_is_acked_as_one"),
     ("hold counted before readers see the drop", "a_hold_begins_when_no_thread_uses_the_lease"),
 ];

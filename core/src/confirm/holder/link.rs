@@ -12,6 +12,9 @@ use crate::confirm::terms::Terms;
 use crate::words::{Epoch, Incarnation, Moment, Nonce, Revision, Span};
 use std::collections::VecDeque;
 
+/// R6: acks of one stream are at least so far apart. What is ripe meanwhile is acked as one: frames that come in a
+/// burst are as many, and an ack for each would be more messages than a stream takes.
+const ACK_EVERY: Span = Span::from_millis(5);
 /// So many keepalives may be without an answer; then the oldest is forgotten, and its grant will be ignored.
 const ASKED: usize = 16;
 
@@ -55,8 +58,8 @@ pub(super) struct Grants {
     last_sent: Option<Moment>,
     /// The last nonce sent to this run of the replica, on whatever stream.
     last_nonce: Option<Nonce>,
-    /// The last ack on this stream.
-    pub(super) acked: Option<Revision>,
+    /// The last ack on this stream, and when it was sent.
+    acked: Option<(Revision, Moment)>,
 }
 
 impl Grants {
@@ -99,6 +102,20 @@ impl Grants {
         self.asked.push_back((nonce, now));
         self.last_sent = Some(now);
         self.last_nonce = Some(nonce);
+    }
+
+    /// When an ack up to `ripe` is due; `None`: at once, or never again.
+    pub(super) fn ack_at(&self, ripe: Revision) -> Option<Moment> {
+        self.acked.filter(|(acked, _)| *acked < ripe).map(|(_, sent)| sent.after(ACK_EVERY))
+    }
+
+    pub(super) fn must_ack(&self, now: Moment, ripe: Revision) -> bool {
+        self.acked.is_none_or(|(acked, sent)| acked < ripe && now.longest_since(sent) >= ACK_EVERY)
+    }
+
+    /// R6: an ack is about to be sent.
+    pub(super) fn ack(&mut self, now: Moment, revision: Revision) {
+        self.acked = Some((revision, now));
     }
 
     /// R5: a grant came; it waits for the table. One for no outstanding keepalive is ignored.
@@ -185,6 +202,11 @@ impl Link {
 
     pub(super) fn is_open(&self) -> bool {
         self.stage != Stage::Closed
+    }
+
+    /// Are acks sent on it? Frames may still come on one that is about to be given back.
+    pub(super) fn carries_acks(&self) -> bool {
+        matches!(self.stage, Stage::Following | Stage::Dropped { .. })
     }
 
     pub(super) fn leased(&self, now: Moment) -> bool {

@@ -105,9 +105,14 @@ impl Holder {
 
     /// A hint when to call [`Holder::step`] with [`Input::TimePassed`]; safety never rests on it.
     pub fn wake_at(&self) -> Option<Moment> {
-        let mut at = self.table.as_ref().and_then(|table| table.ripe_at(self.hold));
+        // Nothing gets ripe before a hold is known.
+        let held = self.table.as_ref().filter(|_| self.hold > Span::ZERO);
+        let mut at = held.and_then(|table| table.ripe_at(self.hold));
+        let ripe = held.and_then(Table::ripe);
         for link in &self.links {
             let grants = link.grants.as_ref();
+            let acks = grants.zip(ripe).filter(|_| link.carries_acks());
+            at = earlier(at, acks.and_then(|(grants, ripe)| grants.ack_at(ripe.revision)));
             at = earlier(at, grants.and_then(|grants| grants.until()));
             at = earlier(
                 at,
@@ -350,13 +355,10 @@ impl Holder {
         let ripe = self.table.as_ref().and_then(Table::ripe);
         let next_nonce = &mut self.next_nonce;
         self.links.retain_mut(|link| {
-            let stream = link.stream;
+            let (stream, carries) = (link.stream, link.carries_acks());
             let Some(grants) = link.grants.as_mut() else { return true };
-            let carries = matches!(link.stage, Stage::Following | Stage::Dropped { .. });
-            if let Some(ripe) =
-                ripe.filter(|ripe| carries && grants.acked.is_none_or(|acked| acked < ripe.revision))
-            {
-                grants.acked = Some(ripe.revision);
+            if let Some(ripe) = ripe.filter(|ripe| carries && grants.must_ack(now, ripe.revision)) {
+                grants.ack(now, ripe.revision);
                 let message = ToAuthority::Ack { revision: ripe.revision, chain: ripe.chain };
                 out.push(Output::Send { stream, message });
             }
