@@ -219,7 +219,8 @@ impl Office<'_> {
                 Some(news) = news.recv() => match news {
                     // A tail that has not noticed this epoch yet has nothing to say about it.
                     News::Next(place) => (place.epoch == self.epoch).then_some(Input::Learned { place }),
-                    News::AnotherEpoch(place) if place.epoch == self.epoch => None,
+                    // The registration saw the epoch first. The tail goes on from here, which may be further.
+                    News::AnotherEpoch(place) if place.epoch == self.epoch => Some(Input::Learned { place }),
                     News::AnotherEpoch(place) => {
                         self.step(Input::Learned { place });
                         break Over::AnotherEpoch;
@@ -367,3 +368,6 @@ pub(crate) async fn mint<L: Leases>(leases: &mut L, fresh: Epoch) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
