@@ -7,7 +7,10 @@
 //! confirmed in it: replicas of the epoch before may have granted until then.
 //!
 //! A row stands still from the END of the read that first saw its last renewal. Counted from that read's start, a
-//! renewal in between (the observer may be paused there) would outlast the wait.
+//! renewal in between (the observer may be paused there) would outlast the wait. And it stands still only under
+//! the eyes of an observer: one that could not read for a while begins to watch anew. Whatever kept it from reading
+//! (the store was away, the process stopped) may have kept the replica from renewing, and whoever reads first after
+//! it would reap all others, and itself.
 //!
 //! Invariants: I1 with the others; I9 within an epoch what is effective never falls. A wait is judged only by
 //! reads that began after it was known, so after the commit.
@@ -50,6 +53,8 @@ pub struct Confirmer {
     effective: Option<(Epoch, Revision)>,
     reading: bool,
     read_last: Option<Moment>,
+    /// The end of the last read that succeeded.
+    seen_last: Option<Moment>,
     /// Something happened that the read under way may have missed.
     again: bool,
     /// Reaps and settles under way, and when the last one was tried: one that fails is not tried in a circle.
@@ -70,6 +75,7 @@ impl Confirmer {
             effective: None,
             reading: false,
             read_last: None,
+            seen_last: None,
             again: false,
             trying: 0,
             tried_last: None,
@@ -118,6 +124,11 @@ impl Confirmer {
         if self.waiters.is_empty() { self.terms.renew_every() } else { self.terms.poll() }
     }
 
+    /// Without a reading for so long, two chances to renew, a row that did not change says nothing of its replica.
+    fn blind_after(&self) -> Span {
+        self.terms.renew_every().plus(self.terms.renew_every())
+    }
+
     fn wait(&mut self, ticket: Ticket, revision: Revision, chain: Chain, out: &mut Vec<Output>) {
         if self.waiters.len() >= self.waiters_max {
             out.push(Output::Answer { ticket, outcome: Outcome::Overloaded });
@@ -159,7 +170,10 @@ impl Confirmer {
             self.epoch = Some((epoch, now));
         }
         self.settled = reading.settled == Some(epoch);
-        let seen = std::mem::take(&mut self.rows);
+        let mut seen = std::mem::take(&mut self.rows);
+        if self.seen_last.replace(now).is_some_and(|last| now.longest_since(last) > self.blind_after()) {
+            seen.clear();
+        }
         for row in &reading.open_rows {
             let same = seen.get(&row.incarnation).filter(|sight| sight.renew_seq == row.renew_seq);
             let sight = same.copied().unwrap_or(Sight { renew_seq: row.renew_seq, since: now });
