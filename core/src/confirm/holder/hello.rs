@@ -22,12 +22,13 @@ pub(super) struct Welcome {
 }
 
 impl Holder {
-    /// A warm load: a copy whose digest is not its own is no table, and one is never replaced by a copy.
+    /// A warm load: a copy whose digest is not its own is no table, nor is one from before what this run already
+    /// acked (I5), and a table is never replaced by a copy.
     pub(super) fn loaded(&mut self, now: Moment, place: Place, digest: Digest, out: &mut Vec<Output>) {
         if self.table.is_some() || self.links.iter().any(|link| link.stage == Stage::Loading) {
             return;
         }
-        if place.digest != digest {
+        if place.digest != digest || !self.summits.allow(&place) {
             out.push(Output::DropTable);
             return;
         }
@@ -64,7 +65,9 @@ impl Holder {
                 return self.close(at, Span::ZERO, out);
             }
             if !self.summits.allow(&Place { epoch: welcome.epoch, ..hello }) {
-                return self.resync(Cause::AuthorityBehind, out);
+                // From this place no hello will ever be followed: the next one must ask for a snapshot.
+                self.resync(Cause::AuthorityBehind, out);
+                return self.drop_table(out);
             }
             table.enter(welcome.epoch);
             self.was_live = false;
