@@ -47,13 +47,18 @@ pub enum UnsafeTerms {
     /// R5: a promise would not fit into the replica's lease shortly before a renewal.
     #[error("replica_lease is too short: three quarters of it must hold lambda sidecar_lease + slack = {} ms", .0.millis())]
     PromiseDoesNotFit(Span),
+    /// A1 bounds the drift over intervals below a minute, and the longest wait is none.
+    #[error("lambda replica_lease + slack is {} ms, and must be shorter than a minute", .0.millis())]
+    WaitTooLong(Span),
     /// The confirmer would poll more seldom than leases end.
     #[error("poll must not be longer than a third of sidecar_lease")]
     PollTooSlow,
 }
 
-/// The longest lease: with lambda and slack it stays below the minute of A1.
+/// The longest lease.
 const LONGEST_LEASE: Span = Span::from_millis(45_000);
+/// A1: over longer intervals nothing is known of the drift.
+const DRIFT_KNOWN: Span = Span::from_millis(60_000);
 
 /// The checked terms of a deployment: no unsafe combination has this type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +98,9 @@ impl Terms {
         }
         if values.drift_ppm == 0 || values.drift_ppm > 100_000 {
             return Err(UnsafeTerms::Drift(values.drift_ppm));
+        }
+        if terms.replica_wait() >= DRIFT_KNOWN {
+            return Err(UnsafeTerms::WaitTooLong(terms.replica_wait()));
         }
         if values.hold > values.sidecar_lease {
             return Err(UnsafeTerms::HoldBeyondLease);
@@ -208,6 +216,9 @@ mod tests {
             Err(UnsafeTerms::SlackBelowDriftOfHold(Span::from_nanos(1_010_102)))
         );
         assert!(changed(|v| v.slack = Span::from_nanos(1_010_102)).is_ok());
+        let longest =
+            |v: &mut Values| (v.replica_lease, v.drift_ppm, v.slack) = (ms(45_000), 100_000, ms(5_000));
+        assert_eq!(changed(longest), Err(UnsafeTerms::WaitTooLong(ms(60_000))));
         let promise = Terms::default().promise();
         assert_eq!(changed(|v| v.replica_lease = ms(4_000)), Err(UnsafeTerms::PromiseDoesNotFit(promise)));
         assert_eq!(changed(|v| v.poll = ms(1_001)), Err(UnsafeTerms::PollTooSlow));
