@@ -286,10 +286,10 @@ impl Office<'_> {
                 }
                 self.lease.send_replace(lease);
             }
-            Output::TimeTravel { sidecar, place } => tracing::error!(
-                %sidecar, epoch = %place.epoch, revision = %place.revision,
-                "HOLD: a sidecar has seen a history that the ledger does not have; nothing is allowed until an \
-                 operator has replayed or accepted the hole"
+            Output::TimeTravel { witness, place } => tracing::error!(
+                %witness, epoch = %place.epoch, revision = %place.revision,
+                "HOLD: a sidecar, or this replica, has seen a history that the ledger does not have; nothing is \
+                 allowed until an operator has replayed or accepted the hole"
             ),
             Output::Fenced => return Some(Over::Fenced),
             Output::Left => return Some(Over::Left),

@@ -61,7 +61,7 @@ impl Grantor {
             self.welcome(stream, None, out);
         } else {
             self.held = true;
-            out.push(Output::TimeTravel { sidecar, place });
+            out.push(Output::TimeTravel { witness: sidecar, place });
             self.turn_away(stream, Unwelcome::Held, out);
         }
     }

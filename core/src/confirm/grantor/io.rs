@@ -124,11 +124,11 @@ pub enum Output {
     },
     /// R10: the replica's own answers use this from now on; `None`: DENY.
     Publish(Option<Lease>),
-    /// R13: a sidecar has seen a history that the primary does not have. The ledger must be put under HOLD, for
-    /// every replica; this one already is.
+    /// R13: somebody has seen a history that the primary does not have. The ledger must be put under HOLD, for every
+    /// replica; this one already is.
     TimeTravel {
-        /// Which sidecar.
-        sidecar: Incarnation,
+        /// Which sidecar, or this replica itself.
+        witness: Incarnation,
         /// What it has seen.
         place: Place,
     },

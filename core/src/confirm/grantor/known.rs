@@ -103,6 +103,11 @@ impl Known {
         }
     }
 
+    /// Is the place, of this epoch, beside the history that is known?
+    pub(super) fn contradicts(&self, place: &Place) -> bool {
+        matches!(self.chain_at(place.revision), ChainAt::Is(own) if own != place.chain)
+    }
+
     /// R7: up to where every own answer from before is over, by both clocks.
     pub(super) fn settle(&mut self, now: Moment, own_hold: Span) -> Revision {
         while let Some(&(revision, since)) = self.young.front() {

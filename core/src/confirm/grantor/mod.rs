@@ -56,6 +56,15 @@ struct Leaving {
     tried: Option<Moment>,
 }
 
+/// R3: a renewal under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Renewal {
+    /// t0.
+    started: Moment,
+    /// known_rev at t0: the ledger was that far, so a renewal that finds less has found another ledger.
+    known: Revision,
+}
+
 /// A replica's side of the confirmation, for one incarnation.
 #[derive(Debug, Clone)]
 pub struct Grantor {
@@ -66,8 +75,8 @@ pub struct Grantor {
     known: Option<Known>,
     /// RL.
     until: Option<Moment>,
-    /// t0 of the renewal under way, and when the last one was begun.
-    renewing: Option<Moment>,
+    renewing: Option<Renewal>,
+    /// When the last renewal was begun.
     renewed_last: Option<Moment>,
     renewal_failed: bool,
     sessions: BTreeMap<Incarnation, Session>,
@@ -75,6 +84,7 @@ pub struct Grantor {
     drained: Revision,
     reported: Revision,
     reporting: bool,
+    report_failed: bool,
     looked: Option<Moment>,
     held: bool,
     hole_accepted: bool,
@@ -101,6 +111,7 @@ impl Grantor {
             drained: Revision::ZERO,
             reported: Revision::ZERO,
             reporting: false,
+            report_failed: false,
             looked: None,
             held: false,
             hole_accepted: false,
@@ -123,8 +134,7 @@ impl Grantor {
             Input::Registered { head } => self.registered(head),
             Input::Renewed { started, head } => self.renewed(now, started, head, out),
             Input::RenewalFailed { started } => {
-                self.renewal_failed |= self.renewing == Some(started);
-                self.renewing = self.renewing.filter(|under_way| *under_way != started);
+                self.renewal_failed |= self.renewing.take_if(|renewal| renewal.started == started).is_some();
             }
             Input::Fenced => self.fenced(out),
             Input::Learned { place } => self.learned(now, place, out),
@@ -138,9 +148,9 @@ impl Grantor {
             Input::Disconnected { stream } => self.disconnected(stream),
             Input::DrainReported { revision } => {
                 self.reported = self.reported.max(revision);
-                self.reporting = false;
+                (self.reporting, self.report_failed) = (false, false);
             }
-            Input::ReportFailed => self.reporting = false,
+            Input::ReportFailed => (self.reporting, self.report_failed) = (false, true),
             Input::Hold => self.held = true,
             Input::HoleAccepted => (self.held, self.hole_accepted) = (false, true),
             Input::Leave => self.leave(now, out),
@@ -168,7 +178,7 @@ impl Grantor {
             at = earlier(at, self.renewed_last.map(|last| last.after(self.renew_after())));
         }
         if known.head().revision > self.reported && !self.reporting {
-            at = earlier(at, self.looked.map(|looked| looked.after(REPORT_EVERY)));
+            at = earlier(at, self.looked.map(|looked| looked.after(self.report_after())));
         }
         if let Some(leaving) = self.leaving.filter(|leaving| !leaving.closing) {
             let own = leaving.since.map_or(leaving.ordered, |since| since.after(self.terms.own_hold()));
@@ -196,27 +206,29 @@ impl Grantor {
         !self.over && !self.held && self.leaving.is_none()
     }
 
-    /// R2: from here on the row counts for every revision after `reg_rev`.
+    /// R2: from here on the row counts for every revision after `reg_rev`. What it says of the drain is nothing yet,
+    /// so that is reported, whatever was recorded while it was registered.
     fn registered(&mut self, head: Place) {
         if self.known.is_none() {
             self.known = Some(Known::registered(head));
-            (self.drained, self.reported) = (head.revision, head.revision);
+            self.drained = head.revision;
         }
     }
 
     /// R3: the lease counts from before the renewal was asked for.
     fn renewed(&mut self, now: Moment, started: Moment, head: Place, out: &mut Vec<Output>) {
-        if self.renewing != Some(started) {
-            return;
-        }
-        self.renewing = None;
+        let Some(renewal) = self.renewing.take_if(|renewal| renewal.started == started) else { return };
         self.renewal_failed = false;
         let Some(known) = self.known.as_mut() else { return };
         if known.epoch() != head.epoch {
             return self.fenced(out);
         }
+        let other = head.revision < renewal.known || known.contradicts(&head);
         known.raise(now, head);
         self.until = Some(started.after(self.terms.replica_lease()));
+        if other {
+            self.time_travel(out);
+        }
     }
 
     fn learned(&mut self, now: Moment, place: Place, out: &mut Vec<Output>) {
@@ -224,8 +236,18 @@ impl Grantor {
         if known.epoch() != place.epoch {
             return self.fenced(out);
         }
+        if known.contradicts(&place) {
+            return self.time_travel(out);
+        }
         known.learn(now, place);
         self.welcome_whom_the_tail_reached(out);
+    }
+
+    /// R13: within one epoch the ledger has fallen behind what this replica knows, or stands beside it.
+    fn time_travel(&mut self, out: &mut Vec<Output>) {
+        if let Some(known) = self.known.as_ref().filter(|_| !std::mem::replace(&mut self.held, true)) {
+            out.push(Output::TimeTravel { witness: self.incarnation, place: known.head() });
+        }
     }
 
     fn received(&mut self, now: Moment, stream: Stream, message: ToAuthority, out: &mut Vec<Output>) {
@@ -330,19 +352,23 @@ impl Grantor {
     /// R3: t0 is this step's moment, before a connection is asked for.
     fn renew(&mut self, now: Moment, out: &mut Vec<Output>) {
         let due = self.renewed_last.is_none_or(|last| now.longest_since(last) >= self.renew_after());
-        if self.known.is_some() && self.renewing.is_none() && due {
-            (self.renewing, self.renewed_last) = (Some(now), Some(now));
-            out.push(Output::Renew { started: now });
-        }
+        let Some(known) = self.known.as_ref().filter(|_| self.renewing.is_none() && due) else { return };
+        self.renewing = Some(Renewal { started: now, known: known.head().revision });
+        self.renewed_last = Some(now);
+        out.push(Output::Renew { started: now });
     }
 
     fn renew_after(&self) -> Span {
         if self.renewal_failed { self.terms.poll() } else { self.terms.renew_every() }
     }
 
+    fn report_after(&self) -> Span {
+        if self.report_failed { self.terms.poll() } else { REPORT_EVERY }
+    }
+
     /// R7, R7b. It looks through every session, so it looks no more often than it may report.
     fn drain(&mut self, now: Moment, out: &mut Vec<Output>) {
-        let soon = self.looked.is_some_and(|looked| now.longest_since(looked) < REPORT_EVERY);
+        let soon = self.looked.is_some_and(|looked| now.longest_since(looked) < self.report_after());
         let Some(known) = self.known.as_mut().filter(|_| !soon) else { return };
         if known.head().revision > self.drained {
             self.looked = Some(now);
