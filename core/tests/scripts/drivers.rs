@@ -146,9 +146,10 @@ impl World {
                 replica.lease = lease;
                 return;
             }
-            Output::TimeTravel { place, .. } => {
+            Output::TimeTravel { witness, place } => {
                 self.count("time travel");
-                return self.proclaim(format!("{me}: TIME TRAVEL: a sidecar has seen {}", self.at(&place)));
+                let who = if witness == run { "it" } else { "a sidecar" };
+                return self.proclaim(format!("{me}: TIME TRAVEL: {who} has seen {}", self.at(&place)));
             }
             Output::Fenced => {
                 self.replicas.remove(&number);
@@ -232,6 +233,7 @@ impl World {
 
     fn answered(&mut self, ticket: Ticket, outcome: Outcome) {
         let commit = self.commits[ticket.0 as usize];
+        self.awaited.remove(&ticket);
         let what = self.at(&commit);
         self.count(match outcome {
             Outcome::Effective => "effective",

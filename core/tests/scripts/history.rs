@@ -68,6 +68,23 @@ pub(crate) enum Told {
     Nothing,
 }
 
+impl Told {
+    /// The same ask with its answer lost on the way.
+    pub(crate) fn unknown(&self) -> Option<Told> {
+        use grantor::Input as G;
+        match self {
+            Told::Grantor(G::Renewed { started, .. }) => {
+                Some(Told::Grantor(G::RenewalFailed { started: *started }))
+            }
+            Told::Grantor(G::DrainReported { .. }) => Some(Told::Grantor(G::ReportFailed)),
+            Told::Grantor(G::RowClosed) => Some(Told::Grantor(G::CloseFailed)),
+            Told::Grantor(G::Found { stream, .. }) => Some(Told::Grantor(G::NotFound { stream: *stream })),
+            Told::Confirmer(confirmer::Input::Read(_)) => Some(Told::Confirmer(confirmer::Input::ReadFailed)),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct StoredRow {
     pub(crate) row: Row,
@@ -198,6 +215,12 @@ impl Store {
                 Told::Confirmer(confirmer::Input::Tried)
             }
         }
+    }
+
+    /// A registration of two statements, with an append between them.
+    pub(crate) fn overtake(&mut self, who: Incarnation) -> Option<()> {
+        self.rows.get_mut(&who)?.row.reg_rev = revision(self.ledger.len().checked_sub(1)?);
+        Some(())
     }
 
     fn change(&mut self, who: Incarnation, change: impl FnOnce(&mut Row)) -> bool {

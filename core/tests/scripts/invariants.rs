@@ -4,8 +4,10 @@
 //! have begun at any step counts, with the table of that step, for as long as its caller may use it.
 
 use super::history::Events;
-use super::parties::{Answer, Party};
+use super::parties::{Answer, Party, Sidecar};
 use super::world::World;
+use consent_core::confirm::{grantor, holder};
+use consent_core::words::Span;
 
 impl World {
     /// Every serving thread that may answer now, does; then all is checked.
@@ -13,6 +15,7 @@ impl World {
         self.answer();
         let broken = self.older_answer().or_else(|| self.wrong_table()).or_else(|| self.wrong_way());
         let broken = broken.or_else(|| self.reaped_alive()).or_else(|| self.effective_fell());
+        let broken = broken.or_else(|| self.spins());
         if self.violation.is_none() {
             self.violation = broken;
         }
@@ -91,6 +94,38 @@ impl World {
             replica.lease.and_then(|lease| lease.at(now))?;
             let row = self.store.rows.get(&replica.incarnation)?;
             (row.closed && row.reaped).then(|| format!("I3: r{number} was reaped while its lease is valid"))
+        })
+    }
+
+    /// I7: who is not what everybody must be once nothing is in the way, or what is still waited for.
+    pub(crate) fn stuck(&self) -> Option<String> {
+        let denying = |(number, sidecar): (&u8, &Sidecar)| {
+            let state = sidecar.holder.state();
+            (state != holder::State::Live).then(|| format!("s{number} is {state:?}"))
+        };
+        let waited = || self.awaited.first().map(|ticket| self.at(&self.commits[ticket.0 as usize]));
+        let denying = self.sidecars.iter().find_map(denying);
+        denying.or_else(|| waited().map(|what| format!("{what} is neither EFFECTIVE nor LOST")))
+    }
+
+    /// Who has looked at the clock has done what it says, and the second look what the first one ordered. A machine
+    /// that wants to be woken at once even then keeps its driver from anything else.
+    fn spins(&self) -> Option<String> {
+        let sidecars = self.sidecars.iter().map(|(number, sidecar)| {
+            let (me, mut holder) = (Party::Sidecar(*number), sidecar.holder.clone());
+            let now = self.clocks[&me].now;
+            (0..2).for_each(|_| holder.step(now, holder::Input::TimePassed, &mut Vec::new()));
+            (me, holder.wake_at())
+        });
+        let replicas = self.replicas.iter().map(|(number, replica)| {
+            let (me, mut grantor) = (Party::Replica(*number), replica.grantor.clone());
+            let now = self.clocks[&me].now;
+            (0..2).for_each(|_| grantor.step(now, grantor::Input::TimePassed, &mut Vec::new()));
+            (me, grantor.wake_at())
+        });
+        sidecars.chain(replicas).find_map(|(me, wake_at)| {
+            let left = wake_at?.longest_since(self.clocks[&me].now);
+            (left == Span::ZERO).then(|| format!("{me} would be woken for nothing, again and again"))
         })
     }
 

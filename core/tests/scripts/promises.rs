@@ -46,5 +46,9 @@ pub(crate) const PROMISES: &[(&str, &str)] = &[
     // Found while writing the machines.
     ("row watched from the start of a read", "a_row_stands_still_from_the_end_of_the_read"),
     ("an ack for each revision of a burst", "a_burst_is_acked_as_one"),
+    ("registration not atomic", "what_is_recorded_during_a_registration_drains"),
+    ("reap by who could not read either", "a_blind_observer_reaps_nobody"),
+    ("older copy loaded again by the same run", "a_reloaded_copy_is_not_older_than_what_was_acked"),
+    ("grant kept when the clocks jump", "a_disrupted_clock_takes_every_grant_along"),
     ("hold counted before readers see the drop", "a_hold_begins_when_no_thread_uses_the_lease"),
 ];

@@ -11,16 +11,18 @@
 //! | `connect S R`, `cut P Q` | a new stream; P (and only P) sees the end of every stream to Q |
 //! | `append E`, `await E`, `learn R` | an event is recorded; somebody waits for it; the tail of R brings the next one |
 //! | `deliver P Q [KIND]` | the first such message, or all; `again` delivers the last one once more; `lose` none |
-//! | `ask P` | everything between P and the store, both ways |
+//! | `ask P`, `fail P` | everything between P and the store, both ways; P learns of no outcome of what the store did |
 //! | `tick TIME [but P..]` | the clocks go on at once; all parties (but those) look at them |
-//! | `run TIME` | time passes by 5 ms, everything is delivered, learned and connected; only the end is shown |
+//! | `run TIME [by STEP]` | time passes by 5 ms, everything is delivered, learned and connected; only the end is shown |
 //! | `clock P RATE [RATE]` | boot and raw clock run so many ppm off, or `stop` |
 //! | `failover N [losing]`, `mint` | a standby without what is after N, or without the last renewals; R9 |
 //! | `restore N` | an image that kept identity and epoch |
 //! | `forge S frame`, `forge S grant` | on the newest stream of S comes what the ledger as it is would say |
 //! | `forge S late E`, `forge S ack E`, `forge S relinquish` | there comes what was said long ago |
-//! | `save S`, `spoil S`, `rot S`, `garble R S` | the durable copy is written; it, the table, a snapshot loses an event |
-//! | `slow S`, `apply S`, `disrupt S`, `leave P`, `hold R`, `accept R`, `seats N`, `block P Q`, `unblock`, `show` | |
+//! | `save S`, `load S` | the durable copy is written; is loaded, as at a start |
+//! | `spoil S`, `rot S`, `garble R S` | the copy, the table, a snapshot loses an event |
+//! | `overtake R` | the row of R was inserted before the last event was recorded |
+//! | `slow S`, `apply S`, `disrupt S`, `leave P`, `hold R`, `accept R`, `seats N`, `block P Q`, `unblock`, `show`, `lapses` | |
 
 use super::history::Events;
 use super::parties::{Body, Party};
@@ -31,6 +33,8 @@ use std::fmt::Write;
 
 /// So many messages at one instant are a conversation without an end; what follows goes on without it.
 const ENDLESS: usize = 1000;
+/// How time passes in a `run`, unless it says otherwise.
+const RUN_STEP: Span = Span::from_millis(5);
 
 /// What playing a script gave: the script as it would have to be, or what went wrong in which line.
 pub(crate) fn play(text: &str) -> Result<String, String> {
@@ -78,7 +82,7 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
                 }
             }
             world.lines.clear();
-            run(world, Span::from_millis(200));
+            run(world, Span::from_millis(200), RUN_STEP);
             show(world);
         }
         ("begin", Some(Party::Sidecar(number)), _) => world.begin_answer(number),
@@ -93,6 +97,7 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
         ("learn", Some(Party::Replica(number)), _) => world.learn(number),
         ("deliver", Some(from), Some(to)) => deliver(world, from, to, words.get(3).copied())?,
         ("again", Some(from), Some(to)) => again(world, from, to, words.get(3)?)?,
+        ("fail", Some(who), _) => fail(world, who)?,
         ("lose", Some(from), Some(to)) => lose(world, from, to),
         ("ask", Some(who), _) => ask(world, who),
         ("tick", ..) => {
@@ -101,7 +106,8 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
             world.wake(&but);
         }
         ("run", ..) => {
-            run(world, span(rest.first()?)?);
+            let step = rest.get(2).map_or(Some(RUN_STEP), |word| span(word))?;
+            run(world, span(rest.first()?)?, step);
             show(world);
         }
         ("clock", Some(who), _) => {
@@ -123,6 +129,7 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
         }
         ("mint", ..) => world.store.mint(),
         ("save", Some(Party::Sidecar(number)), _) => world.save(number),
+        ("load", Some(Party::Sidecar(number)), _) => world.load(number),
         ("spoil", Some(Party::Sidecar(number)), _) => drop(world.copies.get_mut(&number)?.table.pop()),
         ("rot", Some(Party::Sidecar(number)), _) => drop(world.sidecars.get_mut(&number)?.table.pop()),
         ("garble", Some(from), Some(to)) => {
@@ -143,9 +150,17 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
             world.step_replica(number, grantor::Input::HoleAccepted)
         }
         ("seats", ..) => world.sessions_max = rest.first()?.parse().ok()?,
+        ("overtake", Some(Party::Replica(number)), _) => {
+            let run = world.replicas.get(&number)?.incarnation;
+            world.store.overtake(run)?;
+        }
         ("block", Some(one), Some(other)) => world.blocked.push((one, other)),
         ("unblock", ..) => world.blocked.clear(),
         ("show", ..) => show(world),
+        ("lapses", ..) => {
+            let lapses = world.counts.get("lapsed").copied().unwrap_or_default();
+            world.say(format!("{lapses} lapses so far"));
+        }
         _ => return None,
     }
     Some(())
@@ -208,6 +223,16 @@ fn lose(world: &mut World, from: Party, to: Party) {
     }
 }
 
+/// What the store did is done, and who asked for it does not hear of it.
+fn fail(world: &mut World, who: Party) -> Option<()> {
+    let at = first_under_way(world, Party::Store, who, "")?;
+    if let Body::Told(_, told) = &mut world.messages[at].body {
+        *told = told.unknown()?;
+    }
+    world.deliver(at);
+    Some(())
+}
+
 fn ask(world: &mut World, who: Party) {
     let start = world.messages.len();
     while world.messages.len() < start + ENDLESS
@@ -220,9 +245,8 @@ fn ask(world: &mut World, who: Party) {
 }
 
 /// As things go when nothing is in the way.
-pub(crate) fn run(world: &mut World, span: Span) {
+fn run(world: &mut World, span: Span, step: Span) {
     let quiet = std::mem::replace(&mut world.quiet, true);
-    let step = Span::from_millis(5);
     let mut left = span;
     while left > Span::ZERO {
         world.pass(step.min(left));

@@ -1,7 +1,8 @@
 //! Random walks: the same world, with nobody's plot. Two replicas, two sidecars, every event that a script may use.
 //!
 //! A walk is its seed: `cargo test -p consent-core --test scripts -- --walks N` plays seeds 1 to N,
-//! `-- --seed S` plays one and prints it. The invariants are checked after every step.
+//! `-- --seed S` plays one and prints it. The invariants are checked after every step, and at the end I7: once nothing
+//! is in the way any more, everybody is LIVE again and every wait is over.
 
 use super::parties::Party;
 use super::script;
@@ -60,7 +61,15 @@ pub(crate) fn walk(seed: u64, counts: &mut BTreeMap<&'static str, usize>) -> Res
             22..=23 => "ask w".into(),
             24..=27 => format!("tick {}ms but {p}", dice.one_of(&["1", "10", "49", "51", "60"])),
             28..=29 => format!("tick {}ms but {p}", dice.one_of(&["500", "1000", "1500", "2900"])),
-            30 => format!("tick {}ms but {p}", dice.one_of(&["3100", "6200"])),
+            30 if dice.roll(2) == 0 => format!("tick 3100ms but {p}"),
+            30 => {
+                // Longer than a lease of a replica, under the eyes of the confirmer.
+                for _ in 0..3 {
+                    step(&mut world, &format!("tick 2100ms but {p}"), &mut walked)?;
+                    step(&mut world, "ask w", &mut walked)?;
+                }
+                continue;
+            }
             31 => format!("run {}ms", dice.one_of(&["5", "20", "100"])),
             32 => format!("connect {s} {r}"),
             33 => format!(
@@ -101,10 +110,37 @@ pub(crate) fn walk(seed: u64, counts: &mut BTreeMap<&'static str, usize>) -> Res
         }
         step(&mut world, &command, &mut walked)?;
     }
+    come_to_rest(&mut world, &mut walked)?;
     for (what, count) in &world.counts {
         *counts.entry(what).or_default() += count;
     }
     Ok(walked)
+}
+
+/// I7. What supervisors, operators and time-outs of connections do, and then nothing but time.
+fn come_to_rest(world: &mut World, walked: &mut Vec<String>) -> Result<(), String> {
+    // Who is leaving, or fenced without knowing it yet, ends meanwhile and begins anew.
+    for _ in 0..3 {
+        for name in ["r1", "r2", "w", "s1", "s2"] {
+            if Party::parse(name).is_some_and(|party| !world.lives(party)) {
+                step(world, &format!("start {name}"), walked)?;
+            }
+        }
+        for replica in ["r1", "r2"] {
+            step(world, &format!("accept {replica}"), walked)?;
+            for sidecar in ["s1", "s2"] {
+                step(world, &format!("cut {sidecar} {replica}"), walked)?;
+                step(world, &format!("cut {replica} {sidecar}"), walked)?;
+            }
+        }
+        step(world, "run 7s by 50ms", walked)?;
+    }
+    (0..world.commits.len()).for_each(|at| world.wait_for(at));
+    step(world, "run 8s by 50ms", walked)?;
+    match world.stuck() {
+        Some(who) => Err(format!("I7: {who}\n{}", walked.join("\n"))),
+        None => Ok(()),
+    }
 }
 
 fn step(world: &mut World, command: &str, walked: &mut Vec<String>) -> Result<(), String> {

@@ -7,7 +7,7 @@ use consent_core::confirm::grantor::{self, Limits};
 use consent_core::confirm::holder;
 use consent_core::confirm::{Frame, Grantor, Holder, Place, Stream, Terms, ToAuthority, ToSidecar, Validity};
 use consent_core::words::{Epoch, Incarnation, Moment, Nonce, Span};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The store's side of an incarnation is found by its name alone.
 fn incarnation(number: u64) -> Incarnation {
@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) begun: BTreeMap<u8, Option<(Epoch, Validity)>>,
     /// What was committed, by ticket: who awaits it, awaits its chain.
     pub(crate) commits: Vec<Place>,
+    /// For which of them somebody waits.
+    pub(crate) awaited: BTreeSet<Ticket>,
     /// For which commits EFFECTIVE was told.
     pub(crate) confirmed: Vec<Events>,
     /// The store is an image that kept its epoch: what is said of the epoch's chain says nothing then.
@@ -68,6 +70,7 @@ impl World {
             answers: Vec::new(),
             begun: BTreeMap::new(),
             commits: Vec::new(),
+            awaited: BTreeSet::new(),
             confirmed: Vec::new(),
             restored: false,
             told: None,
@@ -133,9 +136,16 @@ impl World {
             been: BTreeMap::new(),
         };
         self.sidecars.insert(number, sidecar);
-        if let Some(copy) = self.copies.get(&number).filter(|_| warm).cloned() {
+        if warm {
+            self.load(number);
+        }
+    }
+
+    /// A driver loads the copy into the table that it has emptied, or not filled yet.
+    pub(crate) fn load(&mut self, number: u8) {
+        if let Some((copy, sidecar)) = self.copies.get(&number).cloned().zip(self.sidecars.get_mut(&number)) {
             let digest = digest(&copy.table);
-            if let Some(sidecar) = self.sidecars.get_mut(&number) {
+            if sidecar.holder.place().is_none() {
                 (sidecar.table, sidecar.epoch) = (copy.table, copy.place.epoch);
             }
             self.step_sidecar(number, holder::Input::Loaded { place: copy.place, digest });
@@ -199,6 +209,7 @@ impl World {
     pub(crate) fn wait_for(&mut self, at: usize) {
         let Some(commit) = self.commits.get(at).copied() else { return };
         let (ticket, revision, chain) = (Ticket(at as u64), commit.revision, commit.chain);
+        self.awaited.insert(ticket);
         self.step_witness(confirmer::Input::Await { ticket, revision, chain });
     }
 
