@@ -5,12 +5,14 @@
 //! - [`status`]: the only map from a [`Refusal`](consent_core::refusal::Refusal) to a gRPC status.
 //! - [`convert`]: between the wire and the core, and the only place where UNSPECIFIED exists.
 //! - [`deadline`]: until when a server may wait for a call.
+//! - [`incoming`]: which connections a server takes.
 //! - [`logs`]: where the log of both servers goes.
 //! - [`serve`]: how both servers listen: limits, health, reflection.
 
 pub mod clock;
 pub mod convert;
 pub mod deadline;
+pub mod incoming;
 pub mod logs;
 pub mod serve;
 pub mod status;

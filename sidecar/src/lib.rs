@@ -20,7 +20,7 @@ mod table;
 use consent::VERSION;
 use consent_core::words::Incarnation;
 use node::Node;
-use serve::Served;
+use serve::{CONNECTIONS_MAX, Served};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -99,7 +99,7 @@ pub async fn start(config: Config) -> Result<Sidecar, StartError> {
     getrandom::fill(&mut incarnation).map_err(|error| io::Error::other(error.to_string()))?;
     let node = Arc::new(Node::new(Incarnation::new(incarnation)));
 
-    let served = serve::start(Arc::clone(&node), config.listen, config.socket).await?;
+    let served = serve::start(Arc::clone(&node), config.listen, config.socket, CONNECTIONS_MAX).await?;
     let leave = CancellationToken::new();
     let synced = spawn_sync(node, authorities, leave.clone())?;
     tracing::info!(

@@ -22,6 +22,7 @@ use crate::store::{
 };
 use crate::sync;
 use crate::tail::Tail;
+use consent::incoming::Bounded;
 use consent::pb::sync_service_server::SyncServiceServer;
 use consent::serve;
 use consent_core::confirm::Terms;
@@ -132,6 +133,7 @@ async fn begin<S: Store>(store: S, config: &Config, limits: Limits) -> Result<Au
     let mut tasks = Tasks::new();
     let routes = assemble(&mut tasks, &store, &head, config, limits, &stops, &sessions).await?;
     let leave = stops.leave.clone();
+    let incoming = Bounded::new(incoming, limits.connections);
     tasks.spawn(named("listener", listen(routes, incoming, leave)));
     tell(address, &head, config);
     let (failing, failed) = oneshot::channel();
@@ -218,7 +220,7 @@ async fn assemble<S: Store>(
 
 async fn listen(
     routes: RoutesBuilder,
-    incoming: TcpIncoming,
+    incoming: Bounded<TcpIncoming>,
     leave: CancellationToken,
 ) -> Result<(), Failure> {
     let shutdown = leave.cancelled_owned();

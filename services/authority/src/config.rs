@@ -81,6 +81,9 @@ impl fmt::Debug for StoreConfig {
 pub struct Limits {
     /// The tail of the ledger in memory. A session that falls behind it reads from the store.
     pub ring: ring::Bounds,
+    /// Connections at once: more than sessions, so that sidecars alone do not keep writers out. At the bound a further
+    /// one waits until another ends.
+    pub connections: usize,
     /// Sidecars at once. At the bound a hello is answered Overloaded.
     pub sessions: usize,
     /// Snapshots at once. At the bound a session waits for its turn, and keeps its stream.
@@ -91,7 +94,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { ring: ring::Bounds::default(), sessions: 16_384, snapshots: 8, waiters: 4_096 }
+        Limits {
+            ring: ring::Bounds::default(),
+            connections: 16_384 + 1_024,
+            sessions: 16_384,
+            snapshots: 8,
+            waiters: 4_096,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who is welcome, and with what; and what an authority does not start from.
 
-use crate::bare::{Bare, hello};
+use crate::bare::{Bare, TOO_LONG, hello};
 use crate::ledger::{Ledger, long};
 use consent::convert::sync::why_unwelcome;
 use consent::pb::ErrorReason;
@@ -9,6 +9,7 @@ use consent_authority::{Limits, StartError, StoreConfig, start};
 use consent_core::chain::Chain;
 use consent_core::confirm::{Place, Start, ToAuthority, Unwelcome};
 use consent_core::words::{Epoch, Nonce, Revision};
+use std::pin::pin;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -75,6 +76,22 @@ async fn at_the_bound_a_sidecar_is_told_to_come_again() {
     let refused = Bare::open(&authority, hello(None)).await.err().expect("no room");
     assert!(matches!(why_unwelcome(&refused), Some(Unwelcome::Busy { .. })));
     drop(first);
+}
+
+#[tokio::test]
+async fn at_the_bound_a_connection_waits_until_another_ends() {
+    let ledger = Ledger::new().await;
+    // One is the caller's.
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let (authority, _caller) = ledger.serve_within(long(), limits).await;
+    let mut first = Bare::synced(&authority).await;
+    let mut second = pin!(Bare::synced(&authority));
+    tokio::select! {
+        _ = &mut second => panic!("a third connection was taken"),
+        () = async { for nonce in 1..=8 { first.lease(nonce).await; } } => {}
+    }
+    drop(first);
+    tokio::time::timeout(TOO_LONG, second).await.expect("taken in time");
 }
 
 #[tokio::test]
