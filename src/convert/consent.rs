@@ -302,10 +302,10 @@ mod tests {
                 expected_revision: Some(seen),
                 ..good_consent()
             };
-            match set_consent(&request, &KEY).unwrap().command {
-                Command::SetConsent { expected, .. } => expected,
-                other => panic!("{other:?} sets no consent"),
-            }
+            let Command::SetConsent { expected, .. } = set_consent(&request, &KEY).unwrap().command else {
+                panic!("it sets no consent");
+            };
+            expected
         };
         assert_eq!(expected(pb::Choice::Out, 7), None);
         assert_eq!(expected(pb::Choice::In, 7), Revision::new(7));
