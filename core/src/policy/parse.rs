@@ -373,7 +373,7 @@ impl<'t> Reading<'t> {
                             None
                         }
                         // A target that is there and wrong has its own error.
-                        None if table.iter().any(|(name, _)| name.get_ref() == target) => None,
+                        None if table.contains_key(*target) => None,
                         None => {
                             let message =
                                 format!("counts as {:?}, which is no kind of this product", shown(target));
