@@ -74,7 +74,9 @@ impl Ledger {
         let mut digest = self.place.digest;
         digest.replace(&DigestKey::new(&self.id_key), changed.key, before.as_deref(), &after);
         // What the hash of an event is made of is no business of a sidecar.
-        let link = Link::new([u8::try_from(revision.get()).expect("the ledger is short"); 32]);
+        let mut link = [0; 32];
+        link[..8].copy_from_slice(&revision.get().to_be_bytes());
+        let link = Link::new(link);
         let frame = Frame { epoch: self.epoch, revision, link, chain: self.place.chain.then(link), digest };
         self.place = frame.place();
         Change { frame, recorded_at: self.recorded_at, head: changed.record() }

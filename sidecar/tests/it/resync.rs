@@ -216,6 +216,28 @@ async fn a_head_that_needs_a_newer_reader_comes_in_a_frame_as_in_a_snapshot() {
 }
 
 #[tokio::test]
+async fn a_long_way_behind_is_caught_up_with_on_one_stream() {
+    let (mut authority, mut ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let session = authority.bring_to_life(&ledger, long()).await;
+    node.answers(Reason::PlanDefaultIn).await;
+    session.hang_up().await;
+
+    let session = authority.hello(Some(ledger.place)).await;
+    let choices = [Choice::Out, Choice::In].into_iter().cycle();
+    let changes: Vec<Change> = choices.take(20_001).map(|choice| ledger.choose(choice)).collect();
+    session.welcome(authority.incarnation, &ledger, long(), Start::Continue).await;
+    let mut session = session.grant_from_now_on(ledger.place);
+    // As an authority sends them, which is for longer than an answer holds: acks become due all the way.
+    for batch in changes.chunks(256) {
+        session.say(frames(batch.iter().cloned())).await;
+    }
+    session.acked(ledger.place).await;
+    node.answers(Reason::AccountOptedOut).await;
+    authority.has_no_other_session();
+}
+
+#[tokio::test]
 async fn a_table_goes_on_into_a_new_epoch_on_its_own_chain() {
     let (mut authority, ledger) = (Authority::start().await, Ledger::new());
     let node = Node::start(&[&authority]).await;

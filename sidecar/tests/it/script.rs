@@ -114,6 +114,11 @@ impl Authority {
         session
     }
 
+    /// No session has come beside those that a test has taken.
+    pub(crate) fn has_no_other_session(&mut self) {
+        assert!(self.sessions.try_recv().is_err(), "the sidecar said hello again");
+    }
+
     /// Takes the next session through a snapshot, and grants from then on.
     pub(crate) async fn bring_to_life(&mut self, ledger: &Ledger, terms: Terms) -> Granting {
         let session = self.hello(None).await;
