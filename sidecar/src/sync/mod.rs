@@ -84,6 +84,8 @@ impl Driver {
             while let Some((stream, awaited)) = self.connections.silent(clock::now()) {
                 self.give_up(stream, awaited);
             }
+            // With many frames waiting this loop would go on alone, and fill the queues of what it says.
+            tokio::task::yield_now().await;
         }
         self.inbox.close();
         self.connections.finish().await;
