@@ -18,7 +18,8 @@ pub fn wall() -> Timestamp {
     Timestamp::from_millis(t.tv_sec.saturating_mul(1000).saturating_add(t.tv_nsec / 1_000_000))
 }
 
-/// Sleeps until about `moment`: a hint. Whoever relies on time reads [`now`] again afterwards.
+/// Sleeps until about `moment`, by both clocks: a hint. Whoever relies on time reads [`now`] again afterwards, and so
+/// does whoever answers under a lease, which is over by the first of them.
 pub async fn sleep_until(moment: Moment) {
     let left = moment.longest_since(now());
     if left > Span::ZERO {

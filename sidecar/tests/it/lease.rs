@@ -1,13 +1,15 @@
 //! When it may allow: R4, R5, R6, R10 and R12 as an authority and a caller see them.
 
 use crate::ledger::{Ledger, frames};
-use crate::node::Node;
+use crate::node::{Node, question};
 use crate::script::{Authority, long, short, soon, until, values};
 use consent::clock;
 use consent::convert::sync;
-use consent::pb::{GetStatusResponse, Reason, SidecarState};
+use consent::pb::{Decision, GetStatusResponse, Reason, SidecarState};
 use consent_core::confirm::{Start, ToAuthority};
 use consent_core::words::{Choice, Nonce, Span};
+use consent_sidecar::Sidecar;
+use tokio::task::JoinHandle;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -157,8 +159,8 @@ async fn an_authority_that_leaves_costs_no_denial() {
     assert_eq!((status.state(), status.authority), (SidecarState::Live, staying.url.clone()));
 }
 
-#[tokio::test]
-async fn a_sidecar_that_stops_gives_its_lease_back_after_the_hold() {
+/// R12: once `end` has begun, nobody is told ALLOW, and the lease is given back when the hold has passed.
+async fn gives_its_lease_back(end: impl FnOnce(Sidecar) -> JoinHandle<()>) {
     let hold = Span::from_millis(200);
     let terms = values(|values| {
         values.sidecar_lease = Span::from_millis(30_000);
@@ -169,13 +171,26 @@ async fn a_sidecar_that_stops_gives_its_lease_back_after_the_hold() {
     let node = Node::start(&[&authority]).await;
     let session = authority.bring_to_life(&ledger, terms).await;
     node.answers(Reason::PlanDefaultIn).await;
-    let Node { sidecar, channel, decisions: _ } = node;
-    drop(channel);
+    let Node { sidecar, channel, mut decisions } = node;
     let before = clock::now();
-    let stopping = tokio::spawn(sidecar.stop());
+    let ending = end(sidecar);
     let last = *session.nonces.borrow();
     let rest = session.closed().await;
     assert!(clock::now().longest_since(before) >= hold, "given back while an answer was valid");
     assert_eq!(rest, [ToAuthority::Relinquish { last: last.expect("it asked for leases") }]);
-    soon("the end", stopping).await.expect("it stops");
+    if let Ok(answer) = decisions.can_train(question("ada")).await {
+        assert_eq!(answer.into_inner().decision(), Decision::Deny);
+    }
+    drop((channel, decisions));
+    soon("the end", ending).await.expect("it ends");
+}
+
+#[tokio::test]
+async fn a_sidecar_that_stops_gives_its_lease_back_after_the_hold() {
+    gives_its_lease_back(|sidecar| tokio::spawn(sidecar.stop())).await;
+}
+
+#[tokio::test]
+async fn a_sidecar_that_is_dropped_gives_its_lease_back_after_the_hold() {
+    gives_its_lease_back(|sidecar| tokio::spawn(async move { drop(sidecar) })).await;
 }
