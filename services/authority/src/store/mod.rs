@@ -139,8 +139,6 @@ pub struct Evidence {
     pub channel: i32,
     /// Which notice the person saw; empty for none.
     pub notice: String,
-    /// The policy file's text, where the event published one.
-    pub document: Option<String>,
 }
 
 /// One event to append, with the one head that it changed.
@@ -164,6 +162,8 @@ pub struct Entry {
     pub organization: Option<OrganizationKey>,
     /// Who, through what.
     pub evidence: Evidence,
+    /// The policy file's text, where the event published one.
+    pub document: Option<String>,
 }
 
 /// A subject that events use from now on.

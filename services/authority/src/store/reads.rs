@@ -55,7 +55,7 @@ const ID_OF: &str = concat!("SELECT p.id", from_here!(), "LEFT JOIN subject p ON
 const LEDGER: &str = concat!(
     "SELECT ",
     head_columns!(),
-    ", l.rev, l.event, l.chain, e.caller, e.request_id, e.actor, e.channel, e.notice, e.document,
+    ", l.rev, l.event, l.chain, e.caller, e.request_id, e.actor, e.channel, e.notice,
        a.subject, a.id, o.subject AS o_subject, o.id AS o_id",
     from_here!(),
     "LEFT JOIN (SELECT rev, event, chain FROM ledger WHERE rev > $1 ORDER BY rev LIMIT $2) l ON true
@@ -190,7 +190,6 @@ fn ledger_entry(row: &impl Columns) -> Result<Option<LedgerEntry>, StoreError> {
             actor: row.text("actor")?,
             channel: i32::try_from(row.int("channel")?).map_err(|_| unreadable("channel"))?,
             notice: row.text("notice")?,
-            document: row.text_or_null("document")?,
         }),
         None => None,
     };

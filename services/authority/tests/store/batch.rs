@@ -66,8 +66,8 @@ pub(crate) fn append(locked: &Locked, writes: &[Write]) -> Append {
                 actor: "a person".into(),
                 channel: 1,
                 notice: String::new(),
-                document: matches!(write.head, HeadKey::Policy).then(|| format!("policy {revision}")),
             },
+            document: matches!(write.head, HeadKey::Policy).then(|| format!("policy {revision}")),
         });
         let is_known = locked.heads.iter().any(|head| head.record.key == write.head)
             || append.subjects.iter().any(|subject| subject.key == write.head);

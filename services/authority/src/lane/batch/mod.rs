@@ -204,6 +204,7 @@ impl<'l> Batch<'l> {
                 organization: change.after.organization(),
                 head,
                 evidence: evidence(write),
+                document: write.document.clone(),
             });
         }
         Ok(())
@@ -216,7 +217,6 @@ fn evidence(write: &Write) -> Evidence {
         actor: write.actor.clone(),
         channel: write.channel,
         notice: write.notice.clone(),
-        document: write.document.clone(),
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn statement(append: &Append) -> Query<'_, Postgres, PgArguments> {
         .bind(evidence().map(|evidence| evidence.actor.as_str()).bind_iter())
         .bind(evidence().map(|evidence| i64::from(evidence.channel)).bind_iter())
         .bind(evidence().map(|evidence| evidence.notice.as_str()).bind_iter())
-        .bind(evidence().map(|evidence| evidence.document.as_deref()).bind_iter())
+        .bind(entries.iter().map(|entry| entry.document.as_deref()).bind_iter())
         .bind(subjects.iter().map(|subject| *subject.subject.bytes()).bind_iter())
         .bind(subjects.iter().map(|subject| kind_number(subject.key)).bind_iter())
         .bind(subjects.iter().map(|subject| subject.key.bytes()).bind_iter())

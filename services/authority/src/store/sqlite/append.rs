@@ -64,7 +64,7 @@ pub(super) async fn append(session: &mut SqliteSession, append: &Append) -> Resu
             .push_bind(evidence.actor.as_str())
             .push_bind(evidence.channel)
             .push_bind(evidence.notice.as_str())
-            .push_bind(evidence.document.as_deref());
+            .push_bind(entry.document.as_deref());
     })
     .await?;
     insert(session, SUBJECT, subjects, "", |row, subject| {
