@@ -15,6 +15,10 @@ use std::fmt::Write;
 
 const HEAD: &str = concat!("SELECT ", head_columns!(), from_here!());
 
+// R2 against R1: whoever appends holds this row until the commit is visible. So a registration comes after an append
+// whole, or before it; in between it would note a revision that others may confirm past before its row is there.
+const SERIALISE: &str = "UPDATE ledger_head SET last_rev = last_rev";
+
 const REGISTER: &str = concat!(
     "INSERT INTO authority_lease (incarnation, replica, reg_rev, renew_seq, drained_rev, closed)
      SELECT $1, $2, h.last_rev, 0, 0, false",
@@ -88,13 +92,12 @@ impl<S: Session> LeaseRows<S> {
         self.head().await.map(|_| false)
     }
 
-    /// One change and the ledger's head, in one transaction; none if the change found nothing.
+    /// One change and the ledger's head, in the transaction that was begun; none if the change found nothing.
     async fn change_and_read(
         &mut self,
         sql: &'static str,
         values: &[Value<'_>],
     ) -> Result<Option<LedgerHead>, StoreError> {
-        self.0.begin().await?;
         let changed = self.0.execute(sql, values).await?;
         let head = match self.head().await {
             Ok(head) => head,
@@ -111,10 +114,13 @@ impl<S: Session> LeaseRows<S> {
 impl<S: Session> Leases for LeaseRows<S> {
     async fn register(&mut self, incarnation: Incarnation, replica: &str) -> Result<LedgerHead, StoreError> {
         let values = [Value::Bytes(incarnation.bytes()), Value::Text(replica)];
+        self.0.begin().await?;
+        self.0.execute(SERIALISE, &[]).await?;
         self.change_and_read(REGISTER, &values).await?.ok_or(StoreError::Foreign)
     }
 
     async fn renew(&mut self, incarnation: Incarnation) -> Result<Option<LedgerHead>, StoreError> {
+        self.0.begin().await?;
         self.change_and_read(RENEW, &[Value::Bytes(incarnation.bytes())]).await
     }
 

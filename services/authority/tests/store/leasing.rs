@@ -1,9 +1,9 @@
 //! The rows of `authority_lease`: R2, R3, R7b, R8, R8b, R9, R12.
 
-use crate::batch::{commit, needs, revision, write};
+use crate::batch::{append, commit, needs, revision, write};
 use crate::stand::{EPOCH, Stand};
 use consent_authority::store::{LeaseRow, Leases, Needs, Reader, Store, StoreError, Writer};
-use consent_core::words::{Epoch, Incarnation};
+use consent_core::words::{Epoch, Incarnation, Revision};
 use std::fmt::Debug;
 
 const ME: Incarnation = Incarnation::new([1; 16]);
@@ -33,6 +33,27 @@ pub(crate) async fn a_row_is_registered_renewed_and_closed<S: Stand>(stand: S) {
     assert_eq!(leases.renew(ME).await.expect("an answer"), None);
     assert!(!leases.report_drained(ME, revision(3)).await.expect("an answer"));
     assert!(open_rows(&mut leases).await.is_empty());
+}
+
+pub(crate) async fn a_registration_waits_for_the_append_that_has_the_lock<S: Stand>(stand: S) {
+    let store = stand.opened().await;
+    let mut leases = store.leases().await.expect("leases");
+    let mut writer = store.writer().await.expect("a writer");
+    for round in 1..=20_u8 {
+        let writes = [write(round.into())];
+        let batch = append(&writer.lock(&needs(&writes)).await.expect("the lock"), &writes);
+        let me = Incarnation::new([round; 16]);
+        let (registered, done) = tokio::join!(leases.register(me, "one"), async {
+            tokio::task::yield_now().await;
+            writer.commit(&batch).await
+        });
+        done.expect("a commit");
+        // The append had the lock before: a row from before it would be unknown to whoever confirms it.
+        assert_eq!(registered.expect("the row").revision, revision(round.into()));
+        let row = open_rows(&mut leases).await.pop().expect("the row");
+        assert_eq!((row.incarnation, row.registered), (me, revision(round.into())));
+    }
+    assert_eq!(store.reader().head().await.expect("the head").revision, Revision::new(20).expect("small"));
 }
 
 pub(crate) async fn a_drain_report_never_falls_and_leaves_renew_seq<S: Stand>(stand: S) {

@@ -59,6 +59,7 @@ fn common<S: Stand + 'static>() -> Vec<Case<S>> {
         reading::the_newest_policy_document_is_found,
         reading::a_commit_wakes_who_waits,
         leasing::a_row_is_registered_renewed_and_closed,
+        leasing::a_registration_waits_for_the_append_that_has_the_lock,
         leasing::a_drain_report_never_falls_and_leaves_renew_seq,
         leasing::a_row_is_reaped_only_as_seen,
         leasing::only_its_own_epoch_is_settled,
