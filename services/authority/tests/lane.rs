@@ -235,6 +235,48 @@ async fn a_store_that_stays_away_is_told_within_a_bound() {
 }
 
 #[tokio::test]
+async fn an_unknown_outcome_stays_unknown_whatever_fails_next() {
+    let directory = directory();
+    let running = Running::new(directory.path()).await;
+    running.control.next([Fault::CommitDoneUnknown]);
+    running.control.always(Fault::LockBroken);
+    assert_eq!(running.choose("ada", Choice::Out).await, Err(Refusal::OutcomeUnknown));
+    assert_eq!(running.choose("bob", Choice::Out).await, Err(Refusal::Internal), "this one was never tried");
+    assert_eq!(running.revision().await, 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_taken_apart_is_given_up_as_one() {
+    const MANY: usize = 128;
+    let directory = directory();
+    let running = Running::new(directory.path()).await;
+    running.control.hold();
+    let first = running.choose("first", Choice::Out);
+    let batch = async {
+        running.control.lock_is_asked_for().await;
+        let mut calls = JoinSet::new();
+        for index in 0..MANY {
+            let (lane, write) =
+                (running.lane.clone(), running.author.choice(&index.to_string(), Choice::Out));
+            calls.spawn(async move { lane.write(write, deadline(SOON)).await });
+        }
+        // Queued before the first one gets on: they are of one batch.
+        tokio::task::yield_now().await;
+        running.control.next([Fault::LockWorks, Fault::LockBroken]);
+        running.control.always(Fault::LockFails);
+        running.control.let_go();
+        calls.join_all().await
+    };
+    let (first, outcomes) = tokio::join!(first, batch);
+    assert!(first.is_ok());
+    assert!(outcomes.iter().all(|outcome| *outcome == Err(Refusal::StoreUnavailable)));
+    let locks = running.control.locks();
+    assert!(locks < MANY, "{locks} attempts: each was tried for itself while the store was away");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_write_that_the_store_cannot_take_fails_alone() {
     let directory = directory();
     let running = Running::new(directory.path()).await;

@@ -86,6 +86,8 @@ pub struct Lane {
 struct Queued {
     write: Write,
     queued_at: Moment,
+    /// A commit of it may have been done: until it is looked up, nothing may be said but that.
+    in_doubt: bool,
     answer: oneshot::Sender<Result<Receipt, Refusal>>,
 }
 
@@ -108,7 +110,7 @@ impl Lane {
     pub async fn write(&self, write: Write, deadline: Deadline) -> Result<Receipt, Refusal> {
         let (answer, answered) = oneshot::channel();
         let is_opt_out = write.command.is_opt_out();
-        let queued = Queued { write, queued_at: clock::now(), answer };
+        let queued = Queued { write, queued_at: clock::now(), in_doubt: false, answer };
         if is_opt_out {
             match deadline.within(self.opt_outs.send(queued)).await {
                 Some(sent) => sent.map_err(|_| Refusal::NotServing)?,

@@ -1,9 +1,11 @@
 //! The lane's task: takes a batch, tries until it is written, answers everyone within a bound.
 //!
 //! While the store is away, or a commit's outcome unknown, the same batch is tried again under the next lock, with
-//! a growing pause between. A write that has waited for its patience is answered then: STORE_UNAVAILABLE if it is
-//! certain that nothing of it is there, OUTCOME_UNKNOWN otherwise. So even a caller without a deadline hears
-//! something, and a queue that filled up while the store was away is emptied quickly when it comes back.
+//! a growing pause between. A batch that the store cannot take is taken apart, so that what is wrong fails alone. A
+//! write that has waited for its patience is answered then: STORE_UNAVAILABLE if it is certain that nothing of it is
+//! there, OUTCOME_UNKNOWN for ever after a commit of it that may have been done, whatever fails next. So even a caller
+//! without a deadline hears something, and a queue that filled up while the store was away is emptied quickly when it
+//! comes back.
 
 use super::batch::{self, Decided, Outcome};
 use super::{BATCH_MAX, Queued};
@@ -11,6 +13,7 @@ use crate::store::{Store, StoreError, Writer};
 use consent::clock;
 use consent_core::refusal::Refusal;
 use consent_core::words::{IdKey, Span};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -58,9 +61,6 @@ pub(super) struct Task<S: Store, F> {
     writer: Option<S::Writer>,
 }
 
-/// A batch that the store cannot take as it is.
-struct Rejected(Vec<Queued>);
-
 impl<S: Store, F: Fn() + Send> Task<S, F> {
     pub(super) fn new(store: Arc<S>, id_key: IdKey, queues: Queues, committed: F) -> Task<S, F> {
         Task { store, id_key, queues, committed, writer: None }
@@ -68,49 +68,44 @@ impl<S: Store, F: Fn() + Send> Task<S, F> {
 
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.queues.next().await {
-            let Err(Rejected(batch)) = self.write(batch).await else { continue };
-            // Whichever it is that the store cannot take must fail alone.
-            for write in batch {
-                if let Err(Rejected(alone)) = self.write(vec![write]).await {
-                    alone.into_iter().for_each(|write| write.reply(Err(Refusal::Internal)));
-                }
-            }
+            self.write(batch).await;
         }
     }
 
-    /// Writes and answers the batch, or gives it back where trying again is no use.
-    async fn write(&mut self, mut batch: Vec<Queued>) -> Result<(), Rejected> {
+    /// Writes and answers the batch: in one transaction, or one for each write where the store cannot take it whole.
+    async fn write(&mut self, batch: Vec<Queued>) {
+        let mut transactions = VecDeque::from([batch]);
         let mut pause = PAUSE_MIN;
-        let mut in_doubt = false;
-        while !batch.is_empty() {
+        while let Some(mut batch) = transactions.pop_front() {
             let failure = match self.attempt(&batch).await {
                 Ok(outcomes) => {
                     batch.into_iter().zip(outcomes).for_each(|(write, outcome)| write.reply(outcome));
-                    return Ok(());
+                    pause = PAUSE_MIN;
+                    continue;
                 }
                 Err(failure) => failure,
             };
             match failure {
                 StoreError::Broken(_) | StoreError::Schema(_) => {
                     error!(error = %failure, writes = batch.len(), "a batch cannot be written");
-                    return Err(Rejected(batch));
+                    // Whichever it is that the store cannot take must fail alone.
+                    match batch.len() {
+                        1 => batch.into_iter().for_each(|write| write.give_up(Refusal::Internal)),
+                        _ => transactions.extend(batch.into_iter().map(|write| vec![write])),
+                    }
+                    continue;
                 }
-                StoreError::OutcomeUnknown(_) => in_doubt = true,
+                StoreError::OutcomeUnknown(_) => batch.iter_mut().for_each(|write| write.in_doubt = true),
                 // Whoever confirms mints the epoch; until then nothing may be written.
                 StoreError::Unavailable(_) | StoreError::Foreign => {}
             }
             warn!(error = %failure, writes = batch.len(), "a batch was not written, trying again");
-            let now = clock::now();
-            let (waiting, over): (Vec<_>, Vec<_>) =
-                batch.into_iter().partition(|write| now.shortest_since(write.queued_at) < PATIENCE);
-            for write in over {
-                write.reply(Err(if in_doubt { Refusal::OutcomeUnknown } else { Refusal::StoreUnavailable }));
-            }
-            batch = waiting;
+            transactions.push_front(batch);
+            // All that wait wait for the same store: none of them is tried longer than its patience.
+            transactions = still_patient(transactions);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        Ok(())
     }
 
     /// One transaction: lock, decide, commit.
@@ -141,7 +136,25 @@ impl<S: Store, F: Fn() + Send> Task<S, F> {
     }
 }
 
+/// Without the writes whose patience is over, which are answered.
+fn still_patient(transactions: VecDeque<Vec<Queued>>) -> VecDeque<Vec<Queued>> {
+    let now = clock::now();
+    let left = transactions.into_iter().map(|batch| {
+        let (waiting, over): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|write| now.shortest_since(write.queued_at) < PATIENCE);
+        over.into_iter().for_each(|write| write.give_up(Refusal::StoreUnavailable));
+        waiting
+    });
+    left.filter(|batch| !batch.is_empty()).collect()
+}
+
 impl Queued {
+    /// Answers that it was not written, for this reason; that nobody knows, if a commit of it may have been done.
+    fn give_up(self, why: Refusal) {
+        let outcome = if self.in_doubt { Refusal::OutcomeUnknown } else { why };
+        self.reply(Err(outcome));
+    }
+
     /// Answers. The caller may have gone: the write is what it is all the same.
     fn reply(self, outcome: Outcome) {
         let _gone = self.answer.send(outcome);

@@ -5,6 +5,7 @@ use consent_authority::store::{Append, Locked, Needs, Store, StoreError, Writer}
 use consent_core::words::{Epoch, IdKey};
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -14,10 +15,14 @@ pub(crate) const POISON: &str = "poison";
 /// What happens to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
+    /// None: the lock works this time.
+    LockWorks,
     /// The store is away.
     LockFails,
     /// Another server than the stored one.
     Foreign,
+    /// What is read under the lock cannot be.
+    LockBroken,
     /// The commit fails for certain.
     CommitFails,
     /// The commit is done, and the answer lost.
@@ -28,7 +33,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     fn is_of_lock(self) -> bool {
-        matches!(self, Fault::LockFails | Fault::Foreign)
+        matches!(self, Fault::LockWorks | Fault::LockFails | Fault::Foreign | Fault::LockBroken)
     }
 }
 
@@ -44,6 +49,7 @@ pub(crate) struct Control {
     plan: Arc<Mutex<Plan>>,
     held: watch::Sender<bool>,
     asked: watch::Sender<bool>,
+    locks: Arc<AtomicUsize>,
 }
 
 impl Control {
@@ -72,6 +78,11 @@ impl Control {
         self.asked.subscribe().wait_for(|asked| *asked).await.unwrap();
     }
 
+    /// How often the lock was asked for.
+    pub(crate) fn locks(&self) -> usize {
+        self.locks.load(Ordering::Relaxed)
+    }
+
     fn fault(&self, applies: impl Fn(Fault) -> bool) -> Option<Fault> {
         let mut plan = self.plan.lock().unwrap();
         match plan.next.front() {
@@ -92,7 +103,8 @@ impl Faulty {
         sqlite::migrate(directory, Epoch::new([1; 16]), IdKey::new([7; 16])).await.unwrap();
         let inner = SqliteStore::open(directory).await.unwrap();
         let plan = Arc::new(Mutex::new(Plan::default()));
-        let control = Control { plan, held: watch::Sender::new(false), asked: watch::Sender::new(false) };
+        let (held, asked) = (watch::Sender::new(false), watch::Sender::new(false));
+        let control = Control { plan, held, asked, locks: Arc::default() };
         (Faulty { inner, control: control.clone() }, control)
     }
 }
@@ -130,9 +142,11 @@ impl Writer for FaultyWriter {
             self.control.asked.send_replace(true);
             self.control.held.subscribe().wait_for(|held| !held).await.unwrap();
         }
+        self.control.locks.fetch_add(1, Ordering::Relaxed);
         match self.control.fault(Fault::is_of_lock) {
-            None => self.inner.lock(needs).await,
+            None | Some(Fault::LockWorks) => self.inner.lock(needs).await,
             Some(Fault::Foreign) => Err(StoreError::Foreign),
+            Some(Fault::LockBroken) => Err(StoreError::Broken("a planted fault".to_owned())),
             Some(_) => Err(StoreError::Unavailable("a planted fault".to_owned())),
         }
     }
