@@ -88,7 +88,7 @@ pub struct Limits {
     pub sessions: usize,
     /// Snapshots at once. At the bound a session waits for its turn, and keeps its stream.
     pub snapshots: usize,
-    /// Writes that wait for EFFECTIVE at once. At the bound a write is answered RECORDED.
+    /// Writes that wait for EFFECTIVE at once. At the bound a write is answered RECORDED, and a question OVERLOADED.
     pub waiters: usize,
 }
 

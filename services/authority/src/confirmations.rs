@@ -2,9 +2,11 @@
 //!
 //! The confirmer decides; this file reads the lease table when it asks for it, reaps and settles, and carries the
 //! answers. Every answer comes from a reading of the primary that began after its commit: the task owns a connection
-//! and does one thing after the other, so a wait that comes in during a reading is judged by the next one.
+//! and does one thing after the other, so a wait that comes in during a reading is judged by the next one. What no
+//! reading has judged is not called anything: [`NotJudged`] says why. Only who has just made the write knows more
+//! than the reading, that it is recorded.
 //!
-//! Waits are bounded. At the bound a write is answered RECORDED, which is true, and asks again later.
+//! Waits are bounded; at the bound they are not judged.
 
 use crate::store::{LeaseTable, Leases, Store, StoreError};
 use consent::clock;
@@ -13,26 +15,58 @@ use consent_core::chain::Chain;
 use consent_core::confirm::Terms;
 use consent_core::confirm::confirmer::{Confirmer, Input, Outcome, Output, Reading, Row, Ticket};
 use consent_core::refusal::Refusal;
-use consent_core::words::{Epoch, Incarnation, Revision};
+use consent_core::words::{Epoch, Incarnation, Position, Revision, Span};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// How far the confirmation of a recorded write has come.
+/// When who found no room should ask again: readings make room every delta.
+const RETRY_AFTER: Span = Span::from_millis(100);
+
+/// What the last reading of the primary says of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confirmation {
-    /// It is durable.
+pub enum Judgement {
+    /// The ledger has it.
     Recorded,
-    /// No ALLOW from before it is valid anywhere.
+    /// And no ALLOW from before it is valid anywhere.
     Effective,
+    /// The ledger has another event, or none, in its place: a failover lost it.
+    Lost,
 }
+
+/// Why nothing can be said of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotJudged {
+    /// More wait than may.
+    Overloaded,
+    /// The primary could not be read.
+    Unreadable,
+    /// The deadline came before a reading was over.
+    Late,
+    /// The process is stopping.
+    Stopping,
+}
+
+impl From<NotJudged> for Refusal {
+    fn from(why: NotJudged) -> Refusal {
+        match why {
+            NotJudged::Overloaded => Refusal::Overloaded { retry_after: RETRY_AFTER },
+            NotJudged::Unreadable => Refusal::StoreUnavailable,
+            NotJudged::Late => Refusal::DeadlineExceeded,
+            NotJudged::Stopping => Refusal::NotServing,
+        }
+    }
+}
+
+/// What a wait has heard so far; it hears no more when the sender is gone.
+type Heard = Option<Result<Judgement, NotJudged>>;
 
 /// Where to ask how far a write's confirmation has come. Clones share the task.
 #[derive(Debug, Clone)]
 pub struct Confirmations {
     waits: mpsc::Sender<Wait>,
-    effective: watch::Receiver<Revision>,
+    effective: watch::Receiver<Option<Position>>,
 }
 
 #[derive(Debug)]
@@ -40,40 +74,32 @@ struct Wait {
     revision: Revision,
     chain: Chain,
     patient: bool,
-    answer: oneshot::Sender<Outcome>,
+    tell: watch::Sender<Heard>,
 }
 
 impl Confirmations {
-    /// Is the write effective that was recorded here? With a deadline it is waited for until then; without one, one
-    /// reading of the primary decides. [`Refusal::Lost`]: a failover lost the write.
-    pub async fn effective(
+    /// What became of the write that was recorded here? Who is patient waits for EFFECTIVE until the deadline, and
+    /// hears then what the last reading said; for others one reading decides.
+    pub async fn judge(
         &self,
         revision: Revision,
         chain: Chain,
-        wait: Option<Deadline>,
-    ) -> Result<Confirmation, Refusal> {
-        let (answer, answered) = oneshot::channel();
-        let asked = Wait { revision, chain, patient: wait.is_some(), answer };
-        if self.waits.try_send(asked).is_err() {
-            return Ok(Confirmation::Recorded);
-        }
-        let outcome = match wait {
-            Some(deadline) => deadline.within(answered).await,
-            None => Some(answered.await),
-        };
-        match outcome {
-            Some(Ok(Outcome::Effective)) => Ok(Confirmation::Effective),
-            Some(Ok(Outcome::Lost)) => Err(Refusal::Lost),
-            // Too many wait, the reading failed, the task stopped or the deadline came: the write is recorded all
-            // the same.
-            Some(Ok(Outcome::Overloaded) | Err(_)) | None => Ok(Confirmation::Recorded),
-        }
+        patient: bool,
+        deadline: Deadline,
+    ) -> Result<Judgement, NotJudged> {
+        let (tell, mut heard) = watch::channel(None);
+        self.waits.try_send(Wait { revision, chain, patient, tell }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => NotJudged::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => NotJudged::Stopping,
+        })?;
+        let all = deadline.within(async { while heard.changed().await.is_ok() {} }).await;
+        let last: Heard = *heard.borrow();
+        last.unwrap_or(Err(if all.is_some() { NotJudged::Stopping } else { NotJudged::Late }))
     }
-}
 
-impl Confirmations {
-    /// Every revision up to this one is effective, as far as was seen here; zero where nothing was seen yet.
-    pub fn effective_revision(&self) -> Revision {
+    /// Up to where everything is effective, by the last reading of this process; none before the first one, and
+    /// under an epoch that is not settled.
+    pub fn effective(&self) -> Option<Position> {
         *self.effective.borrow()
     }
 }
@@ -87,7 +113,7 @@ pub(crate) struct Task<S: Store> {
     tickets: u64,
     errands: VecDeque<Errand>,
     readable: bool,
-    effective: watch::Sender<Revision>,
+    effective: watch::Sender<Option<Position>>,
     wakeups: watch::Receiver<()>,
     drained: Arc<Notify>,
     stop: CancellationToken,
@@ -110,7 +136,7 @@ enum Errand {
 }
 
 struct Waiting {
-    answer: oneshot::Sender<Outcome>,
+    tell: watch::Sender<Heard>,
     patient: bool,
 }
 
@@ -124,7 +150,7 @@ impl Confirmations {
         stop: CancellationToken,
     ) -> (Confirmations, Task<S>) {
         let (waits, received) = mpsc::channel(waiters);
-        let (effective, seen) = watch::channel(Revision::ZERO);
+        let (effective, seen) = watch::channel(None);
         let task = Task {
             wakeups: store.wakeups(),
             store,
@@ -143,7 +169,7 @@ impl Confirmations {
 }
 
 impl<S: Store> Task<S> {
-    /// Until it is stopped. Whoever still waits then is answered RECORDED.
+    /// Until it is stopped. Whoever still waits then has heard all that there is.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
         let mut leases = self.store.leases().await?;
         let stop = self.stop.clone();
@@ -174,13 +200,13 @@ impl<S: Store> Task<S> {
             () = clock::alarm(wake_at) => self.step(Input::TimePassed),
         }
         // Callers that are gone wait no more: their places are for others.
-        self.forget(|_, waiting| waiting.answer.is_closed());
+        self.forget(|_, waiting| waiting.tell.is_closed());
     }
 
     fn admit(&mut self, wait: Wait) {
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
-        self.waiting.insert(ticket, Waiting { answer: wait.answer, patient: wait.patient });
+        self.waiting.insert(ticket, Waiting { tell: wait.tell, patient: wait.patient });
         self.step(Input::Await { ticket, revision: wait.revision, chain: wait.chain });
     }
 
@@ -199,9 +225,8 @@ impl<S: Store> Task<S> {
         let mut outputs = Vec::new();
         self.confirmer.step(clock::now(), input, &mut outputs);
         // Before the answers go out: who is told EFFECTIVE must find its revision in it.
-        if let Some((_, revision)) = self.confirmer.effective() {
-            self.effective.send_replace(revision);
-        }
+        let effective = self.confirmer.effective();
+        self.effective.send_replace(effective.map(|(epoch, revision)| Position { epoch, revision }));
         for output in outputs {
             match output {
                 Output::Read { revisions } => {
@@ -213,8 +238,11 @@ impl<S: Store> Task<S> {
                 Output::Settle { epoch } => self.errands.push_back(Errand::Settle { epoch }),
                 Output::Answer { ticket, outcome } => {
                     if let Some(waiting) = self.waiting.remove(&ticket) {
-                        // Where nobody listens any more, nobody needs it.
-                        let _ = waiting.answer.send(outcome);
+                        waiting.tell.send_replace(Some(match outcome {
+                            Outcome::Effective => Ok(Judgement::Effective),
+                            Outcome::Lost => Ok(Judgement::Lost),
+                            Outcome::Overloaded => Err(NotJudged::Overloaded),
+                        }));
                     }
                 }
                 Output::EffectiveFell { from, to } => {
@@ -229,7 +257,12 @@ impl<S: Store> Task<S> {
             Errand::Read { revisions, judges } => {
                 let table = leases.table(&revisions).await;
                 self.tell_whether_readable(table.as_ref().err());
+                // Whom the confirmer tells nothing after a reading, the ledger has, and that is all.
+                let heard = if table.is_ok() { Ok(Judgement::Recorded) } else { Err(NotJudged::Unreadable) };
                 self.step(table.map_or(Input::ReadFailed, |table| Input::Read(reading(table))));
+                for (_, waiting) in self.waiting.range(..judges) {
+                    waiting.tell.send_replace(Some(heard));
+                }
                 self.forget(|ticket, waiting| *ticket < judges && !waiting.patient);
             }
             Errand::Reap { incarnation, renew_seq } => {
@@ -279,3 +312,6 @@ fn reading(table: LeaseTable) -> Reading {
         chains: table.chains,
     }
 }
+
+#[cfg(test)]
+mod tests;

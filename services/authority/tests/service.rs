@@ -176,7 +176,9 @@ async fn a_deadline_that_passes_gives_recorded_and_the_wait_goes_on_elsewhere() 
     let wait = pb::GetConfirmationRequest { wait_effective: true, ..ask.clone() };
     let found = running.consent.get_confirmation(wait).await.unwrap().into_inner();
     assert_eq!(found.confirmation(), pb::Confirmation::Effective);
-    assert!(found.effective_revision >= receipt.position.as_ref().unwrap().revision);
+    let (effective, written) = (found.effective.unwrap(), receipt.position.as_ref().unwrap());
+    assert_eq!(effective.epoch, written.epoch);
+    assert!(effective.revision >= written.revision);
 
     // A write of that number that is not this one was lost.
     let lost = pb::GetConfirmationRequest { chain: vec![9; 32].into(), ..ask };
@@ -301,6 +303,16 @@ async fn every_refusal_has_its_code_its_reason_and_its_field() {
     assert_eq!(outcome, invalid("INVALID_FIELD", "after_revision"));
     let nothing = error(running.consent.get_confirmation(pb::GetConfirmationRequest::default()).await);
     assert_eq!(nothing, invalid("INVALID_FIELD", "position"));
+    let receipt = receipt.unwrap();
+    let (position, chain) = (receipt.position.unwrap(), receipt.chain);
+    for (position, chain, field) in [
+        (pb::Position { epoch: vec![1; 3].into(), ..position.clone() }, chain.clone(), "position.epoch"),
+        (pb::Position { revision: u64::MAX, ..position.clone() }, chain.clone(), "position.revision"),
+        (position.clone(), chain.slice(1..), "chain"),
+    ] {
+        let ask = pb::GetConfirmationRequest { position: Some(position), chain, wait_effective: false };
+        assert_eq!(error(running.consent.get_confirmation(ask).await), invalid("INVALID_FIELD", field));
+    }
 
     let outcome = error(running.publish(POLICY).await);
     assert_eq!(outcome, invalid("BAD_POLICY", ""));

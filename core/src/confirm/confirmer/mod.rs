@@ -114,9 +114,11 @@ impl Confirmer {
         self.read_last.filter(|_| !self.reading).map(|last| last.after(self.read_every()))
     }
 
-    /// The last revision that was effective, and in which epoch.
+    /// The last revision that was effective, and in which epoch: the one of the last reading, and settled. Of an
+    /// epoch that is over nothing more is said.
     pub fn effective(&self) -> Option<(Epoch, Revision)> {
-        self.effective
+        let epoch = self.epoch.filter(|_| self.settled).map(|(epoch, _)| epoch);
+        self.effective.filter(|(known, _)| Some(*known) == epoch)
     }
 
     /// While nobody waits, rows are watched only so that a dead replica is noticed before somebody does.

@@ -94,14 +94,16 @@ impl<R: Reader> ConsentService for Consent<R> {
             let position = convert::present("position", request.position.as_ref())?;
             let position = convert::position("position", position)?;
             let chain = convert::chain("chain", &request.chain)?;
-            let wait = request.wait_effective.then_some(deadline);
             // The chain proves more than the epoch: a write that a failover kept is found under the new one.
-            self.writes.confirmations.effective(position.revision, chain, wait).await
+            let confirmations = &self.writes.confirmations;
+            confirmation(
+                confirmations.judge(position.revision, chain, request.wait_effective, deadline).await?,
+            )
         };
         let found = found.await.map_err(status)?;
         Ok(Response::new(pb::GetConfirmationResponse {
-            confirmation: confirmation(found).into(),
-            effective_revision: self.writes.confirmations.effective_revision().get(),
+            confirmation: found.into(),
+            effective: self.writes.confirmations.effective().map(Into::into),
         }))
     }
 }

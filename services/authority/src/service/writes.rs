@@ -4,7 +4,7 @@
 //! is no error: it would look as if nothing had happened. The one error after RECORDED is LOST, and it is true.
 
 use super::refusals::refused_write;
-use crate::confirmations::{Confirmation, Confirmations};
+use crate::confirmations::{Confirmations, Judgement};
 use crate::lane::{Lane, Receipt, Write};
 use crate::store::RequestName;
 use consent::convert::{consent as wire, to_timestamp};
@@ -27,10 +27,11 @@ pub(crate) fn deadline<T>(request: &Request<T>) -> Deadline {
 }
 
 /// How far a write has come, as the wire says it.
-pub(crate) fn confirmation(confirmation: Confirmation) -> pb::Confirmation {
-    match confirmation {
-        Confirmation::Recorded => pb::Confirmation::Recorded,
-        Confirmation::Effective => pb::Confirmation::Effective,
+pub(crate) fn confirmation(judgement: Judgement) -> Result<pb::Confirmation, Refusal> {
+    match judgement {
+        Judgement::Recorded => Ok(pb::Confirmation::Recorded),
+        Judgement::Effective => Ok(pb::Confirmation::Effective),
+        Judgement::Lost => Err(Refusal::Lost),
     }
 }
 
@@ -69,15 +70,16 @@ impl Writes {
 
     async fn confirmed(&self, receipt: Receipt, wait: Option<Deadline>) -> Result<Recorded, Refusal> {
         let Receipt { position, chain, recorded_at, changed, warnings } = receipt;
-        let how_far = match wait {
-            Some(_) => self.confirmations.effective(position.revision, chain, wait).await?,
-            None => Confirmation::Recorded,
+        // It was committed a moment ago: where no reading can judge it, that much is known.
+        let judgement = match wait {
+            Some(deadline) => self.confirmations.judge(position.revision, chain, true, deadline).await,
+            None => Ok(Judgement::Recorded),
         };
         let receipt = pb::Receipt {
             position: Some(position.into()),
             chain: chain.bytes().to_vec().into(),
             recorded_at: Some(to_timestamp(recorded_at)),
-            confirmation: confirmation(how_far).into(),
+            confirmation: confirmation(judgement.unwrap_or(Judgement::Recorded))?.into(),
             changed,
         };
         Ok(Recorded { receipt, warnings })
