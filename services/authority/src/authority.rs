@@ -161,7 +161,7 @@ async fn assemble<S: Store>(
     stops: &Stops,
     sessions: &TaskTracker,
 ) -> Result<RoutesBuilder, StartError> {
-    let (reader, id_key, terms) = (store.reader(), head.id_key, config.terms);
+    let (id_key, terms) = (head.id_key, config.terms);
     let ring = Ring::new(limits.ring, Newest { place: head.place(), recorded_at: head.recorded_at });
     let (news, told) = mpsc::channel(NEWS_MAX);
     let (events, heard) = mpsc::channel(grantor::EVENTS_MAX);
@@ -169,7 +169,8 @@ async fn assemble<S: Store>(
     let drained = Arc::new(Notify::new());
 
     let tail = Tail {
-        reader: reader.clone(),
+        // Its own: however many calls and snapshots read, confirmations never wait for them.
+        reader: store.reader(),
         ring: ring.clone(),
         news,
         wakeups: store.wakeups(),
@@ -210,9 +211,10 @@ async fn assemble<S: Store>(
     serve::add_reflection(&mut routes, &health::SERVICES)
         .map_err(|error| StartError::Descriptor(error.to_string()))?;
     routes.add_service(health);
-    service::add(&mut routes, service::Parts { reader: reader.clone(), lane, confirmations, id_key, lease });
+    let reader = store.reader();
+    service::add(&mut routes, service::Parts { reader, lane, confirmations, id_key, lease });
     let snapshots = Arc::new(Semaphore::new(limits.snapshots));
-    let shared = sync::Shared { reader, ring, events, id_key, snapshots };
+    let shared = sync::Shared { reader: store.reader(), ring, events, id_key, snapshots };
     let sync = sync::Sync::new(shared, limits.sessions, sessions.clone(), stops.part.clone());
     routes.add_service(SyncServiceServer::new(sync).max_decoding_message_size(sync::REQUEST_LEN_MAX));
     Ok(routes)

@@ -391,7 +391,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// A connection for the lane.
     fn writer(&self) -> impl Future<Output = Result<Self::Writer, StoreError>> + Send;
-    /// The readers.
+    /// Readers with a few connections of their own, opened when they are needed and shared by its clones: who must
+    /// not wait behind others has a reader of its own.
     fn reader(&self) -> Self::Reader;
     /// A connection for the lease rows.
     fn leases(&self) -> impl Future<Output = Result<Self::Leases, StoreError>> + Send;

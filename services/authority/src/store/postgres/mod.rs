@@ -1,6 +1,7 @@
 //! The real store: Postgres. Replicas share one primary; every connection checks that it is one.
 
 mod append;
+mod readers;
 mod session;
 mod standby;
 mod wakeup;
@@ -8,16 +9,14 @@ mod writer;
 
 use super::lease_rows::LeaseRows;
 use super::reads::Reads;
-use super::rows::{Source, Value};
 use super::schema::{self, Applied, Migrated};
 use super::{Store, StoreError};
 use consent_core::words::{Epoch, IdKey};
+use readers::PostgresReaders;
 use session::PostgresSession;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use std::borrow::Cow;
+use sqlx::postgres::PgConnectOptions;
 use std::str::FromStr;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use wakeup::Bell;
@@ -29,17 +28,10 @@ const MIGRATIONS: [(&str, &str); 1] =
 
 const BIRTH: &str = "SELECT set_config('consent.epoch', $1, false), set_config('consent.id_key', $2, false)";
 
-/// Enough for handlers that read; the feed of all sessions comes from memory.
-const READERS: u32 = 8;
-
-/// A reader that gets no connection says so soon: the caller's deadline is short too.
-const ACQUIRE: Duration = Duration::from_secs(1);
-
 /// The ledger in Postgres.
 #[derive(Debug)]
 pub struct PostgresStore {
     options: PgConnectOptions,
-    readers: PgPool,
     bell: Bell,
     _tasks: JoinSet<()>,
 }
@@ -50,13 +42,8 @@ impl PostgresStore {
         let options = options(url)?;
         let mut session = PostgresSession::new(options.clone());
         schema::check(&applied(&mut session).await?, &migrator())?;
-        let readers = PgPoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(ACQUIRE)
-            .test_before_acquire(false)
-            .connect_lazy_with(options.clone().options([("default_transaction_read_only", "on")]));
         let (bell, tasks) = Bell::new(options.clone());
-        Ok(PostgresStore { options, readers, bell, _tasks: tasks })
+        Ok(PostgresStore { options, bell, _tasks: tasks })
     }
 }
 
@@ -83,7 +70,7 @@ impl Store for PostgresStore {
     }
 
     fn reader(&self) -> Reads<PostgresReaders> {
-        Reads(PostgresReaders(self.readers.clone()))
+        Reads(PostgresReaders::new(self.options.clone()))
     }
 
     async fn leases(&self) -> Result<LeaseRows<PostgresSession>, StoreError> {
@@ -94,22 +81,6 @@ impl Store for PostgresStore {
 
     fn wakeups(&self) -> watch::Receiver<()> {
         self.bell.listen()
-    }
-}
-
-/// The readers' few connections.
-#[derive(Debug, Clone)]
-pub struct PostgresReaders(PgPool);
-
-impl Source for PostgresReaders {
-    type Row = PgRow;
-
-    async fn rows(
-        &self,
-        sql: impl Into<Cow<'static, str>> + Send,
-        values: &[Value<'_>],
-    ) -> Result<Vec<PgRow>, StoreError> {
-        session::within(session::SILENCE, session::query(sql.into(), values).fetch_all(&self.0)).await
     }
 }
 

@@ -40,8 +40,9 @@ const ACQUIRE: Duration = Duration::from_secs(1);
 /// The ledger in a directory.
 #[derive(Debug)]
 pub struct SqliteStore {
+    options: SqliteConnectOptions,
+    identity: String,
     writes: Arc<Mutex<WriteConnection>>,
-    readers: SqlitePool,
     bell: watch::Sender<()>,
     _directory: Directory,
 }
@@ -59,9 +60,8 @@ impl SqliteStore {
         schema::check(&applied(&mut connection).await?, &migrator())?;
         connection.close().await.map_err(refused)?;
         let identity = directory.identity()?;
-        let readers = readers(options.clone(), identity.clone());
-        let writes = Arc::new(Mutex::new(WriteConnection::new(options, identity)));
-        Ok(SqliteStore { writes, readers, bell: watch::Sender::new(()), _directory: directory })
+        let writes = Arc::new(Mutex::new(WriteConnection::new(options.clone(), identity.clone())));
+        Ok(SqliteStore { options, identity, writes, bell: watch::Sender::new(()), _directory: directory })
     }
 }
 
@@ -94,7 +94,7 @@ impl Store for SqliteStore {
     }
 
     fn reader(&self) -> Reads<SqliteReaders> {
-        Reads(SqliteReaders(self.readers.clone()))
+        Reads(SqliteReaders(readers(self.options.clone(), self.identity.clone())))
     }
 
     async fn leases(&self) -> Result<LeaseRows<SqliteSession>, StoreError> {
