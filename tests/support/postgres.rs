@@ -107,10 +107,22 @@ impl Postgres {
 
     /// Starts the server on its old data, killing it before if it runs.
     pub(crate) fn restart(&mut self) -> Result<(), String> {
+        self.restart_with(&[])
+    }
+
+    /// The same, as a standby, which never becomes a primary.
+    pub(crate) fn restart_as_standby(&mut self) -> Result<(), String> {
+        self.kill_hard()?;
+        File::create(self.data().join("standby.signal")).map_err(|e| format!("cannot sign it: {e}"))?;
+        self.restart()
+    }
+
+    /// The same, with further settings.
+    pub(crate) fn restart_with(&mut self, settings: &[&str]) -> Result<(), String> {
         self.kill_hard()?;
         let mut said = String::new();
         for _ in 0..STARTS {
-            match self.spawn()? {
+            match self.spawn(settings)? {
                 Ok(server) => {
                     self.server = Some(server);
                     return Ok(());
@@ -122,10 +134,10 @@ impl Postgres {
     }
 
     /// The running server, or its last words.
-    fn spawn(&self) -> Result<Result<Child, String>, String> {
+    fn spawn(&self, settings: &[&str]) -> Result<Result<Child, String>, String> {
         let mut command = self.program("postgres");
         command.arg("-D").arg(self.data()).arg("-k").arg(self.directory.path());
-        SETTINGS.iter().for_each(|setting| {
+        SETTINGS.iter().chain(settings).for_each(|setting| {
             command.args(["-c", setting]);
         });
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
@@ -137,7 +149,7 @@ impl Postgres {
             let line = line.map_err(|e| format!("cannot read what postgres says: {e}"))?;
             said.push_str(&line);
             said.push('\n');
-            if line.contains("database system is ready to accept connections") {
+            if line.contains("database system is ready to accept") {
                 let log = self.directory.path().join("log");
                 let mut log =
                     File::options().create(true).append(true).open(log).map_err(|e| e.to_string())?;

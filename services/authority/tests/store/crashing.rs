@@ -6,7 +6,9 @@
 use crate::batch::{Write, append, checked_ledger, commit, needs, request, revision, write};
 use crate::postgres::Postgres;
 use crate::stand::{OnPostgres, Stand};
-use consent_authority::store::{Needs, PostgresStore, SqliteStore, Store, StoreError, Writer};
+use consent_authority::store::{
+    LedgerHead, Needs, PostgresStore, Reader, SqliteStore, Store, StoreError, Writer,
+};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use sqlx::{Connection, PgConnection, Row};
 use std::future::poll_fn;
@@ -15,6 +17,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 const ROLE: &str = "CONSENT_STORE_CHILD";
 const ADDRESS: &str = "CONSENT_STORE_ADDRESS";
@@ -292,6 +295,66 @@ pub(crate) async fn a_killed_server_keeps_every_acknowledged_batch(_: OnPostgres
         assert!(!there || matches!(error, StoreError::OutcomeUnknown(_)), "{error}, and yet it is there");
         next = last + 10;
     }
+}
+
+fn read<R: Reader>(reader: &R) -> JoinHandle<Result<LedgerHead, StoreError>> {
+    let reader = reader.clone();
+    tokio::spawn(async move { reader.head().await })
+}
+
+pub(crate) async fn a_silent_connection_costs_no_place(_: OnPostgres) {
+    // All that one set of readers may have.
+    const PLACES: usize = 8;
+    let server = Postgres::start().expect("a server of its own");
+    let stand = OnPostgres::bare(&server);
+    let store = stand.opened().await;
+    let reader = store.reader();
+    let mut operator = PgConnection::connect(&stand.address()).await.expect("a connection");
+    let mut gate = operator.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE ledger_head").execute(&mut *gate).await.expect("the gate is shut");
+    let mut reads: Vec<_> = (0..PLACES).map(|_| read(&reader)).collect();
+    until(
+        &mut gate,
+        "SELECT count(*) = 8 FROM pg_stat_activity WHERE application_name = 'consent' AND wait_event_type = 'Lock'",
+    )
+    .await;
+    let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    for row in sqlx::query(waiting).fetch_all(&mut *gate).await.expect("the waiting") {
+        kill_process(Pid::from_raw(row.get(0)).expect("a process"), Signal::STOP).expect("the signal");
+    }
+    gate.rollback().await.expect("the gate is open");
+
+    store.reader().head().await.expect("other readers have connections of their own");
+    for gone in reads.drain(..PLACES / 2) {
+        gone.abort();
+        assert!(gone.await.expect_err("aborted").is_cancelled());
+    }
+    reader.head().await.expect("whoever goes away leaves its place");
+    for silent in reads {
+        let outcome = silent.await.expect("joined");
+        assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    }
+    let again = || reader.head();
+    let all = tokio::join!(again(), again(), again(), again(), again(), again(), again(), again());
+    assert!(all.0.is_ok() && all.1.is_ok() && all.2.is_ok() && all.3.is_ok(), "{all:?}");
+    assert!(all.4.is_ok() && all.5.is_ok() && all.6.is_ok() && all.7.is_ok(), "{all:?}");
+}
+
+pub(crate) async fn a_server_that_forgets_or_follows_is_refused(_: OnPostgres) {
+    let mut server = Postgres::start().expect("a server of its own");
+    let stand = OnPostgres::bare(&server);
+    drop(stand.opened().await);
+    let refused = |why: &str, outcome: Result<PostgresStore, StoreError>| match outcome {
+        Err(StoreError::Unavailable(text)) => assert!(text.contains(why), "{text}"),
+        other => panic!("{why}: {other:?}"),
+    };
+    server.restart_with(&["fsync=off"]).expect("a server that forgets");
+    refused("fsync", stand.open().await);
+    // What a role or a database says is overruled by what every connection asks for.
+    server.restart_with(&["synchronous_commit=off"]).expect("a server");
+    drop(stand.open().await.expect("the store"));
+    server.restart_as_standby().expect("a standby");
+    refused("standby", stand.open().await);
 }
 
 pub(crate) async fn a_cancelled_wait_for_a_standby_is_no_success(_: OnPostgres) {

@@ -1,7 +1,7 @@
 //! The rows of `authority_lease`: R2, R3, R7b, R8, R8b, R9, R12.
 
 use crate::batch::{append, commit, needs, revision, write};
-use crate::stand::{EPOCH, Stand};
+use crate::stand::{EPOCH, OnPostgres, Stand};
 use consent_authority::store::{LeaseRow, Leases, Needs, Reader, Store, StoreError, Writer};
 use consent_core::words::{Epoch, Incarnation, Revision};
 use std::fmt::Debug;
@@ -142,6 +142,25 @@ pub(crate) async fn another_server_is_foreign_to_everything<S: Stand>(stand: S) 
     assert_eq!((head.epoch, head.revision), (fresh, revision(1)), "nothing was written, nothing is lost");
     assert!(open_rows(&mut leases).await.is_empty(), "the rows of the old epoch are closed");
     commit(&mut writer, &[write(2)]).await.expect("a commit");
+}
+
+/// A file cannot become another one while it is locked: this is of a server alone.
+pub(crate) async fn a_server_that_is_replaced_under_the_lock_is_foreign_to_the_commit(stand: OnPostgres) {
+    let store = stand.opened().await;
+    let replaceable = "CREATE TABLE live AS SELECT identity FROM live_server;
+                       CREATE OR REPLACE VIEW live_server AS SELECT identity FROM live";
+    stand.sql(replaceable).await.expect("a server that can be replaced");
+    let mut writer = store.writer().await.expect("a writer");
+    let writes = [write(1)];
+    let batch = append(&writer.lock(&needs(&writes)).await.expect("the lock"), &writes);
+    stand.sql("UPDATE live SET identity = 'another'").await.expect("another server");
+    foreign("commit", writer.commit(&batch).await);
+    stand
+        .sql("UPDATE live SET identity = (SELECT server_identity FROM ledger_head)")
+        .await
+        .expect("it is back");
+    assert_eq!(store.reader().head().await.expect("the head").revision, revision(0), "nothing was written");
+    commit(&mut writer, &writes).await.expect("a commit");
 }
 
 pub(crate) async fn one_of_two_minters_wins_and_closes_every_row<S: Stand>(stand: S) {

@@ -86,7 +86,10 @@ fn on_postgres() -> Vec<Case<OnPostgres>> {
     cases.extend(cases![
         opening::a_role_without_privileges_is_enough,
         reading::a_commit_wakes_another_replica,
+        leasing::a_server_that_is_replaced_under_the_lock_is_foreign_to_the_commit,
         crashing::a_stopped_holder_loses_the_lock,
+        crashing::a_silent_connection_costs_no_place,
+        crashing::a_server_that_forgets_or_follows_is_refused,
         crashing::killed_before_the_commit_is_asked_for_it_leaves_nothing,
         crashing::a_killed_server_keeps_every_acknowledged_batch,
         crashing::a_cancelled_wait_for_a_standby_is_no_success,

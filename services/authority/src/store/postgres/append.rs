@@ -46,9 +46,12 @@ const APPEND: &str = "
         SELECT r.* FROM unnest($27::text[], $28::bytea[], $29::bytea[], $30::bigint[], $31::bytea[], $32::bigint[],
                                $33::boolean[]) AS r, here
     )
-    SELECT EXISTS (SELECT FROM here) AS appended";
+    SELECT EXISTS (SELECT FROM here) AS appended,
+           NOT EXISTS (SELECT FROM here)
+               AND NOT EXISTS (SELECT FROM ledger_head JOIN live_server ON server_identity = identity) AS is_foreign";
 
-/// The statement that appends this batch; its one row says whether it did.
+/// The statement that appends this batch; its one row says whether it did, and if not, whether that is because the
+/// server is another one.
 pub(super) fn statement(append: &Append) -> Query<'_, Postgres, PgArguments> {
     let Append { entries, subjects, requests } = append;
     let (first, last) = (entries.first(), entries.last());

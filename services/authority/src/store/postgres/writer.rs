@@ -116,9 +116,13 @@ impl Writer for PostgresWriter {
         }
         // An error here is no unknown outcome: the commit was not asked for, and the connection is closed.
         let rows = self.session.fetch(append::statement(append)).await?;
-        if !rows.first().ok_or_else(|| unreadable("appended"))?.flag("appended")? {
+        let row = rows.first().ok_or_else(|| unreadable("appended"))?;
+        if !row.flag("appended")? {
             self.session.close();
-            return Err(StoreError::Broken("the batch does not follow the ledger's head".into()));
+            return Err(match row.flag("is_foreign")? {
+                true => StoreError::Foreign,
+                false => StoreError::Broken("the batch does not follow the ledger's head".into()),
+            });
         }
         self.session.commit().await?;
         self.bell.ring();
