@@ -6,7 +6,6 @@ use crate::store::{LedgerHead, Store};
 use consent_core::words::IdKey;
 use std::sync::Mutex;
 use tokio::task::JoinHandle;
-use tonic::metadata::MetadataMap;
 
 const EPOCH: Epoch = Epoch::new([1; 16]);
 const FRESH: Epoch = Epoch::new([2; 16]);
@@ -123,7 +122,7 @@ impl Running {
     }
 
     async fn judge(&self, patient: bool, within: Span) -> Result<Judgement, NotJudged> {
-        let deadline = Deadline::of(&MetadataMap::new(), within);
+        let deadline = Deadline::after(within);
         self.confirmations.judge(Revision::ZERO, Chain::EMPTY, patient, deadline).await
     }
 }
@@ -158,7 +157,7 @@ async fn who_asks_a_process_that_stops_is_told_so() {
     let running = Running::new(Table::Works, 8).await;
     running.stop.cancel();
     running.task.await.expect("joined").expect("no failure");
-    let deadline = Deadline::of(&MetadataMap::new(), SOON);
+    let deadline = Deadline::after(SOON);
     let outcome = running.confirmations.judge(Revision::ZERO, Chain::EMPTY, true, deadline).await;
     assert_eq!(outcome, Err(NotJudged::Stopping));
 }
