@@ -124,6 +124,11 @@ pub fn status(refusal: Refusal) -> Status {
             let message = "the store cannot be reached or may not be written to now".to_owned();
             (Code::Unavailable, ErrorReason::StoreUnavailable, message, vec![])
         }
+        Refusal::ReplicaTooOld => {
+            let message =
+                "this replica is too old to read the state and wrote nothing: retry, a newer one can";
+            (Code::Unavailable, ErrorReason::ReplicaTooOld, message.to_owned(), vec![])
+        }
         Refusal::NotServing => {
             let message = "the process is starting or stopping".to_owned();
             (Code::Unavailable, ErrorReason::NotServing, message, vec![])

@@ -75,6 +75,8 @@ pub enum Refusal {
     OutcomeUnknown,
     /// The store cannot be reached or may not be written to now.
     StoreUnavailable,
+    /// The state was written by a newer program than this one, which cannot read it: another replica may.
+    ReplicaTooOld,
     /// The process is starting or stopping.
     NotServing,
     /// The caller's deadline is over.

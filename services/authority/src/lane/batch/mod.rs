@@ -5,8 +5,8 @@
 //! before, and answered from there.
 //!
 //! A write that is refused fails alone: it appends nothing, so its batch-mates are decided as if it had never come.
-//! What is broken (a head that cannot be read, a command without its ids) gives up the whole batch, and the task then
-//! tries each write alone. Answers are given out only after the commit, refusals too: they speak of a state that
+//! That is so too for one that needs a head of a newer program: a replica of that program can write it. What is broken
+//! (a malformed head, a command without its ids) gives up the whole batch, and the task then tries each write alone. Answers are given out only after the commit, refusals too: they speak of a state that
 //! must have become real.
 
 use super::{Receipt, Write, payload};
@@ -18,14 +18,14 @@ use consent_core::chain::{Chain, Link};
 use consent_core::command::Command;
 use consent_core::digest::{Digest, DigestKey};
 use consent_core::event::{Event, Keys, Recorded, Subjects, Translate};
-use consent_core::head::{Head, HeadKey, PolicyHead};
+use consent_core::head::{AccountHead, HeadKey, PolicyHead, Unreadable};
 use consent_core::ledger::{Broken, HeadRecord, State};
 use consent_core::policy::Warning;
 use consent_core::refusal::Refusal;
 use consent_core::words::{
     AccountKey, ArtifactKey, IdKey, OrganizationKey, Position, Revision, Subject, Timestamp,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tracing::error;
 
 /// What a write comes to.
@@ -79,6 +79,9 @@ struct Batch<'l> {
     chain: Chain,
     digest: Digest,
     places: HashMap<HeadKey, Place>,
+    stored: HashMap<HeadKey, Vec<u8>>,
+    /// Heads that only a newer program can read.
+    beyond: HashSet<HeadKey>,
     subjects: HashMap<HeadKey, Subject>,
     requests: HashMap<RequestName, RequestRecord>,
     append: Append,
@@ -89,15 +92,23 @@ impl<'l> Batch<'l> {
         let head = &locked.head;
         // The state stands at the last event: the batch's own instant is only reached by its first event.
         let mut state = State::batch(head.revision, head.recorded_at, PolicyHead::empty());
-        let (mut places, mut subjects) = (HashMap::new(), HashMap::new());
+        let (mut places, mut stored, mut subjects) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut beyond = HashSet::new();
         for found in &locked.heads {
             let HeadRecord { key, bytes } = &found.record;
             if let Err(unreadable) = state.load(*key, Some(bytes)) {
                 error!(kind = ?key.kind(), %unreadable, "a stored head cannot be read");
-                if *key == HeadKey::Policy {
-                    return Err(broken(format!("the policy's head: {unreadable}")));
+                match unreadable {
+                    Unreadable::Newer(_) => {
+                        beyond.insert(*key);
+                    }
+                    Unreadable::Malformed(_) if *key == HeadKey::Policy => {
+                        return Err(broken(format!("the policy's head: {unreadable}")));
+                    }
+                    Unreadable::Malformed(_) => {}
                 }
             }
+            stored.insert(*key, bytes.clone());
             let (revision, chain, recorded_at) = (found.revision, found.chain, found.recorded_at);
             places.insert(*key, Place { revision, chain, recorded_at });
             subjects.extend(found.subject.map(|subject| (*key, subject)));
@@ -114,6 +125,8 @@ impl<'l> Batch<'l> {
             chain: head.chain,
             digest: head.digest,
             places,
+            stored,
+            beyond,
             subjects,
             requests: locked.requests.iter().map(|made| (made.name.clone(), made.clone())).collect(),
             append: Append::default(),
@@ -125,6 +138,9 @@ impl<'l> Batch<'l> {
         if let Some(made) = self.requests.get(&write.request) {
             let is_retry = made.payload_hash == payload_hash;
             return Ok(if is_retry { Ok(self.receipt(made)) } else { Err(Refusal::RequestIdReused) });
+        }
+        if self.is_beyond(&write.command) {
+            return Ok(Err(Refusal::ReplicaTooOld));
         }
         let warnings = self.warnings(&write.command);
         let events = match self.state.decide(&write.command) {
@@ -139,6 +155,20 @@ impl<'l> Batch<'l> {
         self.append.requests.push(made.clone());
         self.requests.insert(name, made);
         Ok(Ok(receipt))
+    }
+
+    /// Does it need a head that only a newer program can read? During an upgrade that is so for a while, and a newer
+    /// replica can write it.
+    fn is_beyond(&self, command: &Command) -> bool {
+        let organization = |key| match key {
+            HeadKey::Account(key) => match self.state.account(key) {
+                Ok(Some(AccountHead::Known(known))) => known.organization.map(HeadKey::Organization),
+                Ok(Some(AccountHead::Erased { .. }) | None) | Err(_) => None,
+            },
+            HeadKey::Policy | HeadKey::Organization(_) | HeadKey::Exclusion(_) => None,
+        };
+        let needed = command.reads().flat_map(|key| [Some(key), organization(key)]).flatten();
+        needed.chain([HeadKey::Policy]).any(|key| self.beyond.contains(&key))
     }
 
     /// What a policy that may follow the one in force drops of it.
@@ -167,6 +197,22 @@ impl<'l> Batch<'l> {
         }
     }
 
+    /// The event as the ledger stores it, with a subject for each key that was never named.
+    fn name(&mut self, event: &Event<Keys>, write: &Write) -> Result<Event<Subjects>, StoreError> {
+        if let Event::AccountErased { .. } = event {
+            // Its head stays, and names this revision: a subject that no row knows and no other event has leads from
+            // there to nothing that the person did before.
+            return Ok(Event::AccountErased { account: fresh_subject()? });
+        }
+        let mut names = Names { known: &self.subjects, ids: &write.ids, fresh: Vec::new() };
+        let named = event.translate(&mut names)?;
+        for record in names.fresh {
+            self.subjects.insert(record.key, record.subject);
+            self.append.subjects.push(record);
+        }
+        Ok(named)
+    }
+
     /// Where the command's party stands now; where the ledger stood, if the command has changed nothing for a party
     /// that has no head.
     fn place(&self, command: &Command) -> Place {
@@ -179,19 +225,15 @@ impl<'l> Batch<'l> {
     fn append(&mut self, write: &Write, events: &[Event<Keys>]) -> Result<(), StoreError> {
         let recorded_at = self.locked.recorded_at();
         for event in events {
-            let mut names = Names { known: &self.subjects, ids: &write.ids, fresh: Vec::new() };
-            let named = event.translate(&mut names)?;
-            for record in names.fresh {
-                self.subjects.insert(record.key, record.subject);
-                self.append.subjects.push(record);
-            }
+            let named = self.name(event, write)?;
             let revision =
                 self.state.revision().next().ok_or_else(|| broken("there are no more revisions"))?;
             let change = self.state.apply(event, revision, recorded_at).map_err(cannot_be_applied)?;
             let event = Recorded { revision, recorded_at, event: named }.encode();
             let (link, head) = (Link::of(&event), change.record());
-            let before = change.before.as_ref().map(Head::encode);
             self.chain = self.chain.then(link);
+            // The bytes that were counted in are counted out, whatever this program would make of that head.
+            let before = self.stored.insert(head.key, head.bytes.clone());
             self.digest.replace(&self.secret, head.key, before.as_deref(), &head.bytes);
             self.places.insert(head.key, Place { revision, chain: self.chain, recorded_at });
             self.append.entries.push(Entry {
@@ -246,6 +288,10 @@ struct Names<'b> {
     fresh: Vec<SubjectRecord>,
 }
 
+fn fresh_subject() -> Result<Subject, StoreError> {
+    random::bytes().map(Subject::new).map_err(|error| broken(error.to_string()))
+}
+
 impl Names<'_> {
     fn subject(&mut self, key: HeadKey) -> Result<Subject, StoreError> {
         if let Some(subject) = self.known.get(&key) {
@@ -253,7 +299,7 @@ impl Names<'_> {
         }
         let id = self.ids.iter().find(|(its, _)| *its == key).map(|(_, id)| id.clone());
         let id = id.ok_or_else(|| broken("a command names a key without its id"))?;
-        let subject = random::bytes().map(Subject::new).map_err(|error| broken(error.to_string()))?;
+        let subject = fresh_subject()?;
         self.fresh.push(SubjectRecord { subject, key, id });
         Ok(subject)
     }

@@ -241,11 +241,42 @@ fn recorded_at_never_falls() {
 }
 
 #[test]
+fn what_only_a_newer_program_can_read_is_left_to_it() {
+    let mut ledger = Ledger::with_policy();
+    ledger.run(&[put("ada", "acme"), choose("bob", Choice::Out), choose("cleo", Choice::Out)]);
+    let newer = |ledger: &mut Ledger, key| ledger.heads.get_mut(&key).expect("there")[0] = u8::MAX;
+    newer(&mut ledger, HeadKey::Organization(ID_KEY.organization("acme")));
+    newer(&mut ledger, HeadKey::Account(ID_KEY.account("bob")));
+    let writes = [choose("ada", Choice::Out), choose("bob", Choice::Out), choose("dan", Choice::Out)];
+    let outcomes = ledger.run(&writes);
+    assert_eq!(outcomes[..2], [Err(Refusal::ReplicaTooOld), Err(Refusal::ReplicaTooOld)]);
+    assert!(outcomes[2].is_ok(), "its batch-mate is written");
+    assert_eq!(ledger.run(&[put("eve", "acme")]), [Err(Refusal::ReplicaTooOld)]);
+    newer(&mut ledger, HeadKey::Policy);
+    assert_eq!(ledger.run(&[choose("cleo", Choice::Out)]), [Err(Refusal::ReplicaTooOld)]);
+}
+
+#[test]
+fn an_erasure_is_tied_to_nothing_before_it() {
+    let mut ledger = Ledger::with_policy();
+    ledger.run(&[choose("ada", Choice::Out)]);
+    let account = ID_KEY.account("ada");
+    let id = (HeadKey::Account(account), "ada".to_owned());
+    let erase = write(Command::EraseAccount { account, expected: None }, vec![id.clone()]);
+    ledger.run(&[erase]).remove(0).expect("recorded");
+    let last = Recorded::decode(&ledger.entries.last().expect("an entry").event).expect("readable");
+    let Event::AccountErased { account: named } = last.event else { panic!("{:?}", last.event) };
+    assert_ne!(named, ledger.subjects[&id.0].subject, "its head would lead to what the person did");
+    assert_eq!(ledger.subjects.len(), 1, "and no row says whose it is");
+    assert_eq!((ledger.head.chain, ledger.head.digest), ledger.chain_and_digest_from_scratch());
+}
+
+#[test]
 fn what_is_broken_gives_up_the_batch_and_not_who_does_not_need_it() {
     let mut ledger = Ledger::with_policy();
     ledger.run(&[put("ada", "acme"), choose("bob", Choice::Out)]);
     let organization = HeadKey::Organization(ID_KEY.organization("acme"));
-    ledger.heads.get_mut(&organization).expect("there")[0] = u8::MAX;
+    ledger.heads.get_mut(&organization).expect("there").push(0);
     let is_broken = |ledger: &Ledger, writes: &[Write]| {
         let needs = needs(writes.iter());
         let decided = decide(writes.iter(), &needs, &ledger.lock(&needs), &ID_KEY);
@@ -254,7 +285,7 @@ fn what_is_broken_gives_up_the_batch_and_not_who_does_not_need_it() {
     assert!(is_broken(&ledger, &[choose("bob", Choice::Out), choose("ada", Choice::In)]));
     assert!(!is_broken(&ledger, &[choose("bob", Choice::Out)]));
     assert!(is_broken(&ledger, &[Write { ids: vec![], ..choose("cleo", Choice::Out) }]));
-    ledger.heads.insert(HeadKey::Policy, vec![u8::MAX]);
+    ledger.heads.insert(HeadKey::Policy, vec![]);
     assert!(is_broken(&ledger, &[choose("bob", Choice::Out)]));
 }
 
