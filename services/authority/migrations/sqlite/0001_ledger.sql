@@ -27,7 +27,10 @@ CREATE TABLE ledger (
     recorded_at INTEGER NOT NULL
 ) STRICT;
 
--- What nodes are sent of a revision. Apart from the ledger, so that an erasure can cut the tie to a key.
+-- What nodes are sent of a revision. Its key is the keyed hash of an id, beside the subject that the ledger names at
+-- the same revision: as long as a row is here, whoever has the secret can tie that subject to an id. So an erasure must
+-- take the rows of its key out, too; whoever resumes from before such a row takes a snapshot then. Apart from the
+-- ledger, so that this can be done. Nothing does it yet, and a reader takes a row that is missing for a broken ledger.
 CREATE TABLE feed (
     rev          INTEGER PRIMARY KEY,
     kind         INTEGER NOT NULL,
@@ -46,7 +49,7 @@ CREATE TABLE head (
     PRIMARY KEY (kind, key)
 ) STRICT, WITHOUT ROWID;
 
--- Whom the subjects of events name. Erasable.
+-- Whom the subjects of events name. An erasure deletes its row: the key goes on in `head`, the subject in `ledger`.
 CREATE TABLE subject (
     subject BLOB    PRIMARY KEY CHECK (length(subject) = 16),
     kind    INTEGER NOT NULL,
@@ -55,7 +58,8 @@ CREATE TABLE subject (
     UNIQUE (kind, key)
 ) STRICT, WITHOUT ROWID;
 
--- Who did it, through what. Erasable.
+-- Who did it, through what. An erasure deletes the rows of its party's events, and those under the same caller and
+-- request_id: one write may make events of several parties, and its evidence stands at each of them.
 CREATE TABLE evidence (
     rev        INTEGER PRIMARY KEY,
     caller     TEXT    NOT NULL,

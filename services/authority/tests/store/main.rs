@@ -55,7 +55,7 @@ fn common<S: Stand + 'static>() -> Vec<Case<S>> {
         reading::the_feed_has_no_gap_while_writes_go_on,
         reading::pages_of_heads_are_complete_while_writes_go_on,
         reading::heads_of_one_snapshot_bring_policy_and_organization,
-        reading::ledger_pages_name_people_until_they_are_erased,
+        reading::ledger_pages_do_without_subjects_and_evidence_that_are_gone,
         reading::the_newest_policy_document_is_found,
         reading::a_commit_wakes_who_waits,
         leasing::a_row_is_registered_renewed_and_closed,

@@ -101,7 +101,7 @@ pub(crate) async fn heads_of_one_snapshot_bring_policy_and_organization<S: Stand
     }
 }
 
-pub(crate) async fn ledger_pages_name_people_until_they_are_erased<S: Stand>(stand: S) {
+pub(crate) async fn ledger_pages_do_without_subjects_and_evidence_that_are_gone<S: Stand>(stand: S) {
     let store = stand.opened().await;
     let mut writer = store.writer().await.expect("a writer");
     let of = HeadKey::Organization(organization(5));
@@ -121,10 +121,11 @@ pub(crate) async fn ledger_pages_name_people_until_they_are_erased<S: Stand>(sta
     assert_eq!(rest.len(), 1);
 
     assert_eq!(reader.id_of(account(3)).await.expect("the id"), Some(id(account(3))));
+    // What a page shows of a person. It is no whole erasure: the feed still has the key beside the subject.
     stand
         .sql("DELETE FROM evidence WHERE rev = 3; DELETE FROM subject WHERE id LIKE '%3))'")
         .await
-        .expect("erasure");
+        .expect("they are gone");
     assert_eq!(reader.id_of(account(3)).await.expect("the id"), None);
     let (_, rest) = reader.ledger(revision(2), 10).await.expect("the ledger");
     assert!(rest[0].ids.is_empty() && rest[0].evidence.is_none());
