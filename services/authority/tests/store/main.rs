@@ -77,6 +77,7 @@ fn on_sqlite() -> Vec<Case<OnSqlite>> {
     cases.extend(cases![
         opening::a_second_process_is_refused_by_name_of_the_directory,
         opening::a_copied_file_is_another_server,
+        opening::what_is_made_is_its_owners_alone,
     ]);
     cases
 }
@@ -85,6 +86,9 @@ fn on_postgres() -> Vec<Case<OnPostgres>> {
     let mut cases = common();
     cases.extend(cases![
         opening::a_role_without_privileges_is_enough,
+        opening::a_database_that_cannot_keep_every_id_is_refused,
+        opening::a_migration_may_take_its_time,
+        opening::a_databases_own_isolation_is_overruled,
         reading::a_commit_wakes_another_replica,
         leasing::a_server_that_is_replaced_under_the_lock_is_foreign_to_the_commit,
         crashing::a_stopped_holder_loses_the_lock,

@@ -8,6 +8,7 @@ use consent_authority::store::{
 use consent_core::chain::Chain;
 use consent_core::digest::Digest;
 use consent_core::words::{Epoch, IdKey, Revision};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 pub(crate) async fn a_ledger_is_born_empty_and_settled<S: Stand>(stand: S) {
@@ -68,6 +69,21 @@ pub(crate) async fn a_second_process_is_refused_by_name_of_the_directory(stand: 
     assert!(stand.open().await.is_ok(), "the directory is free again");
 }
 
+pub(crate) async fn what_is_made_is_its_owners_alone(stand: OnSqlite) {
+    let made = Path::new(&stand.address()).join("made");
+    sqlite::migrate(&made, EPOCH, ID_KEY).await.expect("the migration");
+    let store = SqliteStore::open(&made).await.expect("the store");
+    commit(&mut store.writer().await.expect("a writer"), &[write(1)]).await.expect("a commit");
+    let mode = |path: &Path| std::fs::metadata(path).expect("it").permissions().mode() & 0o777;
+    assert_eq!(mode(&made), 0o700);
+    let files: Vec<_> =
+        std::fs::read_dir(&made).expect("files").map(|file| file.expect("a file").path()).collect();
+    assert!(files.len() > 2, "the log is there: {files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
 pub(crate) async fn a_copied_file_is_another_server(stand: OnSqlite) {
     drop(stand.opened().await);
     let copy = tempfile::tempdir().expect("a directory");
@@ -84,6 +100,37 @@ pub(crate) async fn a_copied_file_is_another_server(stand: OnSqlite) {
         (head.epoch, head.settled_epoch, head.id_key),
         (fresh, Some(EPOCH), IdKey::new(*ID_KEY.bytes()))
     );
+}
+
+pub(crate) async fn a_database_that_cannot_keep_every_id_is_refused(stand: OnPostgres) {
+    let address = stand.address();
+    let database = address.split(['/', '?']).find(|part| part.starts_with("test_")).expect("a database");
+    let make = format!("CREATE DATABASE {database}_ascii ENCODING 'SQL_ASCII' TEMPLATE template0");
+    stand.sql(&make).await.expect("the database");
+    let address = address.replacen(database, &format!("{database}_ascii"), 1);
+    let refused = postgres::migrate(&address, EPOCH, ID_KEY).await.expect_err("a refusal");
+    assert!(matches!(&refused, StoreError::Unavailable(why) if why.contains("UTF8")), "{refused}");
+}
+
+pub(crate) async fn a_migration_may_take_its_time(stand: OnPostgres) {
+    let witness = "CREATE TABLE seen (statement_timeout text);
+                   CREATE FUNCTION see() RETURNS event_trigger LANGUAGE plpgsql AS
+                       $$ BEGIN INSERT INTO seen VALUES (current_setting('statement_timeout')); END $$;
+                   CREATE EVENT TRIGGER see ON ddl_command_start EXECUTE FUNCTION see()";
+    stand.sql(witness).await.expect("the witness");
+    stand.migrate().await.expect("the migration");
+    let bounded =
+        "DO $$ BEGIN ASSERT (SELECT count(*) > 0 AND bool_and(statement_timeout = '0') FROM seen); END $$";
+    stand.sql(bounded).await.expect("no statement of it was bounded");
+}
+
+/// R1 reads what it decides from after the wait for the lock, so in a newer snapshot: never by a database's default.
+pub(crate) async fn a_databases_own_isolation_is_overruled(stand: OnPostgres) {
+    let address = stand.address();
+    let database = address.split(['/', '?']).find(|part| part.starts_with("test_")).expect("a database");
+    let stricter = format!("ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'");
+    stand.sql(&stricter).await.expect("the setting");
+    crate::writing::what_is_read_under_the_lock_is_newer_than_the_wait(stand).await;
 }
 
 pub(crate) async fn a_role_without_privileges_is_enough(stand: OnPostgres) {

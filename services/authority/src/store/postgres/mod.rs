@@ -26,7 +26,9 @@ pub use writer::PostgresWriter;
 const MIGRATIONS: [(&str, &str); 1] =
     [("ledger", include_str!("../../../migrations/postgres/0001_ledger.sql"))];
 
-const BIRTH: &str = "SELECT set_config('consent.epoch', $1, false), set_config('consent.id_key', $2, false)";
+// A migration takes as long as the tables are large; an operator waits for it.
+const BIRTH: &str = "SELECT set_config('consent.epoch', $1, false), set_config('consent.id_key', $2, false),
+                            set_config('statement_timeout', '0', false)";
 
 /// The ledger in Postgres.
 #[derive(Debug)]

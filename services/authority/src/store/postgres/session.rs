@@ -16,9 +16,11 @@ use std::time::Duration;
 
 /// The server's own bounds. A holder of the head lock that stops in mid-transaction loses it after the idle
 /// timeout, which is shorter than the lock timeout: so whoever waits for it gets it.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("application_name", "consent"),
     ("synchronous_commit", "on"),
+    // The statement after the one that waited for the head lock must see what its holder committed (R1).
+    ("default_transaction_isolation", "read committed"),
     ("idle_in_transaction_session_timeout", "2s"),
     ("lock_timeout", "4s"),
     ("statement_timeout", "5s"),
@@ -34,6 +36,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 const VERIFY: &str = "SELECT NOT pg_is_in_recovery() AS is_primary,
             current_setting('fsync') = 'on' AND current_setting('synchronous_commit') IN ('on', 'remote_apply')
                 AS is_durable,
+            current_setting('server_encoding') = 'UTF8' AS keeps_text,
             pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_standbys";
 
 /// The options of every connection of the authority.
@@ -122,6 +125,10 @@ impl PostgresSession {
         }
         if !row.flag("is_durable")? {
             let why = "fsync or synchronous_commit is off: a commit would not be durable";
+            return Err(StoreError::Unavailable(why.into()));
+        }
+        if !row.flag("keeps_text")? {
+            let why = "the database's encoding is not UTF8: it would not keep every id as it is";
             return Err(StoreError::Unavailable(why.into()));
         }
         self.sees_standbys = row.flag("sees_standbys")?;

@@ -2,11 +2,13 @@
 //!
 //! Two processes over one file would be two authorities that do not know of each other's commits until they look,
 //! and one of them could be an older program. So the second is refused at the door.
+//!
+//! What is made here is its owner's alone: it holds ids, and the key under which nodes know them.
 
 use crate::store::StoreError;
 use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -18,12 +20,28 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    /// Takes the directory, which is made with an empty database where there is none.
+    pub(super) fn make(path: &Path) -> Result<Directory, StoreError> {
+        let refused = |error: std::io::Error| {
+            StoreError::Unavailable(format!("cannot make {}: {error}", path.display()))
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refused)?;
+        let directory = Directory::take(path)?;
+        // SQLite gives its other files the mode of this one.
+        let mut database = File::options();
+        database.create(true).truncate(false).write(true).mode(0o600);
+        database.open(directory.database()).map_err(refused)?;
+        Ok(directory)
+    }
+
     /// Takes the directory, or says who has it.
     pub(super) fn take(path: &Path) -> Result<Directory, StoreError> {
         let refused = |what: &str, why: &dyn std::fmt::Display| {
             StoreError::Unavailable(format!("{what} {}: {why}", path.display()))
         };
-        let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock"));
+        let mut lock = File::options();
+        lock.create(true).truncate(false).write(true).mode(0o600);
+        let lock = lock.open(path.join("lock"));
         let lock = lock.map_err(|error| refused("cannot lock the data directory", &error))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Directory { path: path.to_owned(), _lock: lock }),

@@ -65,13 +65,11 @@ impl SqliteStore {
     }
 }
 
-/// Makes the directory if there is none, and brings the schema up to this program's; a ledger that is born by it
-/// takes these random names.
+/// Makes the directory and the file if there are none, and brings the schema up to this program's; a ledger that is
+/// born by it takes these random names.
 pub async fn migrate(path: &Path, epoch: Epoch, id_key: IdKey) -> Result<Migrated, StoreError> {
-    std::fs::create_dir_all(path)
-        .map_err(|error| StoreError::Unavailable(format!("cannot make {}: {error}", path.display())))?;
-    let directory = Directory::take(path)?;
-    let options = options(&directory.database()).create_if_missing(true);
+    let directory = Directory::make(path)?;
+    let options = options(&directory.database());
     let mut connection = options.connect().await.map_err(refused)?;
     let before = schema::version(&applied(&mut connection).await?);
     session::name_server(&mut connection, &directory.identity()?).await.map_err(refused)?;
@@ -190,5 +188,23 @@ fn refused(error: sqlx::Error) -> StoreError {
         StoreError::Broken(text)
     } else {
         StoreError::Unavailable(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::rows::Columns;
+
+    #[tokio::test]
+    async fn every_connection_syncs_its_log_at_every_commit() {
+        let directory = tempfile::tempdir().expect("a directory");
+        migrate(directory.path(), Epoch::new([1; 16]), IdKey::new([2; 16])).await.expect("the migration");
+        let options = options(&directory.path().join("consent.db"));
+        let mut connection = options.connect().await.expect("a connection");
+        let mut ask = async |pragma| sqlx::query(pragma).fetch_one(&mut connection).await.expect("an answer");
+        let (journal, synchronous) = (ask("PRAGMA journal_mode").await, ask("PRAGMA synchronous").await);
+        assert_eq!(journal.text("journal_mode").expect("a mode"), "wal");
+        assert_eq!(synchronous.int("synchronous").expect("a mode"), 2, "FULL");
     }
 }
