@@ -35,6 +35,14 @@ pub async fn alarm(moment: Option<Moment>) {
     }
 }
 
+/// Sleeps until about the end of a lease, which is over when EITHER clock says so; for ever where there is none.
+pub async fn end_of(lease: Option<Moment>) {
+    match lease {
+        Some(until) => tokio::time::sleep(until.shortest_since(now()).into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 // Both clocks count up from boot, so neither is negative.
 fn nanos(t: Timespec) -> u64 {
     (t.tv_sec.unsigned_abs()).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec.unsigned_abs())

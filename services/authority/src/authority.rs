@@ -12,7 +12,7 @@ use crate::config::{Config, Limits, StoreConfig};
 use crate::confirmations::Confirmations;
 use crate::failure::{Failure, StartError};
 use crate::grantor::{self, Owner};
-use crate::health;
+use crate::health::{self, Probes};
 use crate::lane::Lane;
 use crate::random;
 use crate::ring::{Newest, Ring};
@@ -37,6 +37,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::pb::health_server::HealthServer;
 
 /// News of the ledger that the grantor has not taken yet; the tail then waits.
 const NEWS_MAX: usize = 1_024;
@@ -203,14 +204,11 @@ async fn assemble<S: Store>(
         Ok(())
     }));
 
-    let (reporter, health) = tonic_health::server::health_reporter();
-    health::begin(&reporter).await;
-    tasks.spawn(named("health", health::run(reporter, lease.clone(), stops.leave.clone())));
-
+    let probes = Probes::new(lease.clone(), stops.leave.clone());
     let mut routes = RoutesBuilder::default();
     serve::add_reflection(&mut routes, &health::SERVICES)
         .map_err(|error| StartError::Descriptor(error.to_string()))?;
-    routes.add_service(health);
+    routes.add_service(HealthServer::new(probes));
     let reader = store.reader();
     service::add(&mut routes, service::Parts { reader, lane, confirmations, id_key, lease });
     let snapshots = Arc::new(Semaphore::new(limits.snapshots));
