@@ -177,6 +177,7 @@ async fn assemble<S: Store>(
         wakeups: store.wakeups(),
         poll: terms.poll(),
         stop: stops.finish.clone(),
+        fell: false,
     };
     tasks.spawn(named("tail", tail.run()));
 

@@ -22,8 +22,8 @@ use crate::tail::News;
 use consent::clock;
 use consent_core::chain::Chain;
 use consent_core::confirm::grantor::{Grantor, Input, Limits, Output};
-use consent_core::confirm::{Lease, Place, Stream, Terms, ToAuthority, ToSidecar};
-use consent_core::words::{Epoch, Incarnation, Moment, Revision};
+use consent_core::confirm::{Lease, Place, Stream, Terms, ToAuthority, ToSidecar, Unwelcome};
+use consent_core::words::{Epoch, Incarnation, Moment, Revision, Span};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, watch};
@@ -113,7 +113,11 @@ impl<S: Store> Owner<S> {
     pub(crate) async fn run(mut self) -> Result<(), Failure> {
         let mut leases = self.store.leases().await?;
         loop {
-            let Some((incarnation, head)) = self.register(&mut leases).await? else { return Ok(()) };
+            let registered = tokio::select! {
+                registered = register(&mut leases, &self.replica, self.terms, &self.leave) => registered?,
+                () = turn_away(&mut self.events, self.limits.retry_after) => None,
+            };
+            let Some((incarnation, head)) = registered else { return Ok(()) };
             let epoch = head.epoch;
             tracing::info!(%incarnation, %epoch, revision = %head.revision, "registered");
             match self.hold_office(&mut leases, incarnation, head.place()).await {
@@ -126,48 +130,15 @@ impl<S: Store> Owner<S> {
         }
     }
 
-    // R2. None: told to leave before. Each try has an incarnation of its own: if the outcome of one is unknown, its
-    // row is reaped like that of any dead replica.
-    async fn register(&self, leases: &mut S::Leases) -> Result<Option<(Incarnation, LedgerHead)>, Failure> {
-        while !self.leave.is_cancelled() {
-            let incarnation = Incarnation::new(random::bytes()?);
-            match leases.register(incarnation, &self.replica).await {
-                Ok(head) => return Ok(Some((incarnation, head))),
-                Err(StoreError::Foreign) => {
-                    if let Err(error) = mint(leases, Epoch::new(random::bytes()?)).await {
-                        self.pause_after(error).await?;
-                    }
-                }
-                Err(error) => self.pause_after(error).await?,
-            }
-        }
-        Ok(None)
-    }
-
     async fn epoch_changed(&self, from: Epoch) -> Result<bool, Failure> {
         let reader = self.store.reader();
         while !self.leave.is_cancelled() {
             match reader.head().await {
                 Ok(head) => return Ok(head.epoch != from),
-                Err(error) => self.pause_after(error).await?,
+                Err(error) => pause_after(error, self.terms, &self.leave).await?,
             }
         }
         Ok(false)
-    }
-
-    // What may pass is waited for; what cannot is a failure.
-    async fn pause_after(&self, error: StoreError) -> Result<(), Failure> {
-        match error {
-            StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_) | StoreError::Foreign => {
-                tracing::warn!(%error, "the store cannot be used yet");
-                tokio::select! {
-                    () = self.leave.cancelled() => {}
-                    () = tokio::time::sleep(self.terms.renew_every().into()) => {}
-                }
-                Ok(())
-            }
-            StoreError::Schema(_) | StoreError::Broken(_) => Err(error.into()),
-        }
     }
 
     async fn hold_office(&mut self, leases: &mut S::Leases, incarnation: Incarnation, head: Place) -> Over {
@@ -184,6 +155,54 @@ impl<S: Store> Owner<S> {
         let held = office.hold(head, &mut self.events, &mut self.news, outcomes, &self.leave);
         let (over, ()) = tokio::join!(held, run_errands(leases, incarnation, received, done, &drained));
         over
+    }
+}
+
+// R2. None: told to leave before. Each try has an incarnation of its own: if the outcome of one is unknown, its row is
+// reaped like that of any dead replica.
+async fn register<L: Leases>(
+    leases: &mut L,
+    replica: &str,
+    terms: Terms,
+    leave: &CancellationToken,
+) -> Result<Option<(Incarnation, LedgerHead)>, Failure> {
+    while !leave.is_cancelled() {
+        let incarnation = Incarnation::new(random::bytes()?);
+        let error = match leases.register(incarnation, replica).await {
+            Ok(head) => return Ok(Some((incarnation, head))),
+            Err(StoreError::Foreign) => mint(leases, Epoch::new(random::bytes()?)).await.err(),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            pause_after(error, terms, leave).await?;
+        }
+    }
+    Ok(None)
+}
+
+// Before there is a row nobody can be welcomed: whoever says hello is told to come again, here or elsewhere. It ends
+// when no session can come any more.
+async fn turn_away(events: &mut mpsc::Receiver<Event>, retry_after: Span) {
+    while let Some(event) = events.recv().await {
+        if let Event::Opened { link, .. } = event {
+            // Its first order has room, and with the way to it the session ends.
+            let _ = link.orders.try_send(Order::Send(ToSidecar::Unwelcome(Unwelcome::Busy { retry_after })));
+        }
+    }
+}
+
+// What may pass is waited for; what cannot is a failure.
+async fn pause_after(error: StoreError, terms: Terms, leave: &CancellationToken) -> Result<(), Failure> {
+    match error {
+        StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_) | StoreError::Foreign => {
+            tracing::warn!(%error, "the store cannot be used yet");
+            tokio::select! {
+                () = leave.cancelled() => {}
+                () = tokio::time::sleep(terms.renew_every().into()) => {}
+            }
+            Ok(())
+        }
+        StoreError::Schema(_) | StoreError::Broken(_) => Err(error.into()),
     }
 }
 
@@ -221,6 +240,7 @@ impl Office<'_> {
                     News::Next(place) => (place.epoch == self.epoch).then_some(Input::Learned { place }),
                     // The registration saw the epoch first. The tail goes on from here, which may be further.
                     News::AnotherEpoch(place) if place.epoch == self.epoch => Some(Input::Learned { place }),
+                    News::Fell => Some(Input::Hold),
                     News::AnotherEpoch(place) => {
                         self.step(Input::Learned { place });
                         break Over::AnotherEpoch;

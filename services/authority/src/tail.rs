@@ -23,6 +23,8 @@ pub(crate) enum News {
     Next(Place),
     /// The ledger has another epoch, and stands here. The ring was emptied.
     AnotherEpoch(Place),
+    /// R13: in its own epoch the ledger is behind, or beside, what the ring has.
+    Fell,
 }
 
 /// Follows the ledger.
@@ -39,6 +41,8 @@ pub(crate) struct Tail<R: Reader> {
     pub(crate) poll: Span,
     /// Until when.
     pub(crate) stop: CancellationToken,
+    /// Was it told that the ledger fell?
+    pub(crate) fell: bool,
 }
 
 impl<R: Reader> Tail<R> {
@@ -71,9 +75,15 @@ impl<R: Reader> Tail<R> {
 
     async fn catch_up(&mut self) -> Result<(), Failure> {
         let head = self.reader.head().await?;
-        if head.epoch != self.ring.newest().place.epoch {
+        let newest = self.ring.newest().place;
+        if head.epoch != newest.epoch {
             self.restart(head).await;
             return Ok(());
+        }
+        let beside = head.revision == newest.revision && head.chain != newest.chain;
+        if (head.revision < newest.revision || beside) && !std::mem::replace(&mut self.fell, true) {
+            tracing::error!(was = %newest.revision, revision = %head.revision, "HOLD: the ledger fell within its epoch");
+            self.tell(News::Fell).await;
         }
         while self.ring.newest().place.revision < head.revision {
             let page = self.reader.feed(self.ring.newest().place.revision, PAGE).await?;

@@ -74,3 +74,16 @@ async fn a_tail_that_finds_the_epoch_after_the_registration_may_be_further_than_
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_says_hello_before_there_is_a_row_is_told_to_come_again() {
+    let (events, mut heard) = mpsc::channel(EVENTS_MAX);
+    let (orders, mut received) = mpsc::channel(16);
+    let link = Link { orders, end: CancellationToken::new() };
+    events.send(Event::Opened { stream: STREAM, link }).await.expect("room");
+    drop(events);
+    turn_away(&mut heard, Span::from_millis(100)).await;
+    let busy = Order::Send(ToSidecar::Unwelcome(Unwelcome::Busy { retry_after: Span::from_millis(100) }));
+    assert_eq!(received.recv().await.map(|order| format!("{order:?}")), Some(format!("{busy:?}")));
+    assert!(received.recv().await.is_none(), "and its session ends");
+}

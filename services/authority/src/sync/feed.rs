@@ -12,11 +12,12 @@
 use super::Shared;
 use crate::ring::{Batch, Entry, Following, Newest, NotNext};
 use crate::store::{Reader, StoreError};
+use consent::clock;
 use consent::convert::sync;
 use consent::pb::SyncResponse;
 use consent_core::confirm::Place;
 use consent_core::head::HeadKey;
-use consent_core::words::{Epoch, Revision};
+use consent_core::words::{Epoch, Moment, Revision, Span};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
 
 /// Heads in one page.
 const PAGE: u32 = 1_000;
+/// How long one snapshot may take: a sidecar that takes a page now and then would keep its turn from all others.
+const TURN: Span = Span::from_millis(600_000);
 /// One message of frames.
 const BATCH: Batch = Batch { frames: 256, bytes: 256 * 1024 };
 
@@ -36,8 +39,8 @@ pub(super) enum Ended {
     /// The ledger has another epoch.
     #[error("the ledger has another epoch")]
     AnotherEpoch,
-    /// The sidecar does not take what it is sent.
-    #[error("the sidecar takes nothing")]
+    /// The sidecar does not take what it is sent, or not fast enough.
+    #[error("the sidecar takes too little")]
     Stalled,
     /// The store cannot be read.
     #[error(transparent)]
@@ -65,6 +68,7 @@ enum Stage {
 
 struct Snapshot {
     _turn: OwnedSemaphorePermit,
+    begun: Moment,
     after: Option<HeadKey>,
     // Up to here there must be frames before the table is whole.
     whole_at: Revision,
@@ -99,6 +103,7 @@ impl<R: Reader> Feed<R> {
                 self.sent = Newest { place: Place { epoch: sent.epoch, ..end.place }, ..end };
                 self.stage = Stage::Snapshot(Snapshot {
                     _turn: turn,
+                    begun: clock::now(),
                     after: None,
                     whole_at: self.sent.place.revision,
                     pages_left: true,
@@ -123,6 +128,9 @@ impl<R: Reader> Feed<R> {
             Stage::Queued(_) => return Ok(None),
             Stage::Frames => return self.frames().await,
             Stage::Snapshot(snapshot) => {
+                if clock::now().longest_since(snapshot.begun) > TURN {
+                    return Err(Ended::Stalled);
+                }
                 let page_is_next = snapshot.page_is_next && snapshot.pages_left;
                 snapshot.page_is_next = !snapshot.page_is_next;
                 page_is_next

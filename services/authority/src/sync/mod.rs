@@ -98,9 +98,14 @@ impl<R: Reader> SyncService for Sync<R> {
         // Never reused within a run of the process.
         let stream = Stream(self.streams.fetch_add(1, Ordering::Relaxed));
         let session = Session::new(Arc::clone(&self.shared), stream, said, self.stop.child_token());
-        let inbound = request.into_inner();
+        let (inbound, events) = (request.into_inner(), self.shared.events.clone());
         self.sessions.spawn(async move {
-            session.run(inbound).await;
+            // A task of its own: one that panics is over for the grantor, too, which would wait for it for ever.
+            if let Err(error) = tokio::spawn(session.run(inbound)).await {
+                tracing::error!(%error, "a session panicked");
+            }
+            // A grantor that is gone needs to know nothing.
+            let _ = events.send(Event::Closed { stream }).await;
             drop(seat);
         });
         Ok(Response::new(ReceiverStream::new(taken)))

@@ -69,7 +69,6 @@ impl<R: Reader> Session<R> {
         self.tell(Event::Said { stream: self.stream, message: hello }).await;
         tracing::info!(%sidecar, "session opened");
         let (heard, ended) = tokio::join!(self.listen(&mut inbound), self.speak(received, place));
-        self.tell(Event::Closed { stream: self.stream }).await;
         self.log_end(sidecar, ended);
         if let Err(refusal) = heard {
             self.part(refusal);
@@ -109,6 +108,12 @@ impl<R: Reader> Session<R> {
                     Some(Order::Feed(after)) => {
                         // The grantor welcomes before it feeds, and feeds on from the hello's own place.
                         let from = hello.filter(|place| Some(place.revision) == after);
+                        if let (Some(place), None) = (hello, from) {
+                            tracing::warn!(
+                                epoch = %place.epoch, revision = %place.revision,
+                                "a sidecar comes from another history: it takes a snapshot"
+                            );
+                        }
                         feed = epoch.map(|epoch| Feed::new(&self.shared, epoch, from));
                         None
                     }
@@ -196,7 +201,7 @@ impl<R: Reader> Session<R> {
                 tracing::info!(%sidecar, cause = "epoch", "session closed: the sidecar must sync again");
             }
             Some(Ended::Stalled) => {
-                tracing::warn!(%sidecar, cause = "stalled", "session closed: the sidecar takes nothing");
+                tracing::warn!(%sidecar, cause = "stalled", "session closed: the sidecar takes too little");
             }
             Some(Ended::Store(error)) => tracing::warn!(%sidecar, %error, "session closed"),
             Some(Ended::NotNext(error)) => tracing::error!(%sidecar, %error, "session closed"),
