@@ -31,11 +31,17 @@ const BIRTH: &str = "SELECT set_config('consent.epoch', $1, false), set_config('
                             set_config('statement_timeout', '0', false)";
 
 /// The ledger in Postgres.
-#[derive(Debug)]
 pub struct PostgresStore {
     options: PgConnectOptions,
     bell: Bell,
     _tasks: JoinSet<()>,
+}
+
+// The options may hold a password.
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PostgresStore")
+    }
 }
 
 impl PostgresStore {

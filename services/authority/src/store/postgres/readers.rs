@@ -21,7 +21,7 @@ const READERS: usize = 8;
 const ACQUIRE: Duration = Duration::from_secs(1);
 
 /// A bounded set of connections, opened when they are needed. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresReaders {
     options: PgConnectOptions,
     places: Arc<Semaphore>,
