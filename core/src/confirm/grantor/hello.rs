@@ -1,4 +1,4 @@
-//! A sidecar says hello: does its table stand on this ledger? (R5 on epochs, R13)
+//! A sidecar says hello: does its table stand on this ledger? (R5 on epochs, R13) And how its stream ends.
 //!
 //! The chain is the proof, the epoch a hint. A place on the replica's chain goes on. A place of another epoch that
 //! is on another chain takes a snapshot. A place that the ledger should have and has not is time travel: the
@@ -104,6 +104,16 @@ impl Grantor {
             out.push(Output::Close { stream: earlier });
         }
         true
+    }
+
+    /// R7: the session stays.
+    pub(super) fn disconnected(&mut self, stream: Stream) {
+        let Some((sidecar, _)) = self.guests.remove(&stream) else { return };
+        if let Some(session) =
+            self.sessions.get_mut(&sidecar).filter(|session| session.stream == Some(stream))
+        {
+            session.stream = None;
+        }
     }
 
     /// Ends a stream that has, or would have had, a session.

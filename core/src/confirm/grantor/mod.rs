@@ -292,16 +292,6 @@ impl Grantor {
         }
     }
 
-    /// R7: the session stays.
-    fn disconnected(&mut self, stream: Stream) {
-        let Some((sidecar, _)) = self.guests.remove(&stream) else { return };
-        if let Some(session) =
-            self.sessions.get_mut(&sidecar).filter(|session| session.stream == Some(stream))
-        {
-            session.stream = None;
-        }
-    }
-
     /// R12: no grant and no answer from here on; every sidecar is told to find another replica.
     fn leave(&mut self, now: Moment, out: &mut Vec<Output>) {
         if self.known.is_none() {
