@@ -24,6 +24,8 @@ const GUARD: &str = "guard = \"5s\"";
 const NO_GUARD: &str = "guard = \"0s\"";
 /// A start that takes longer than this is broken, and says so instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two questions to a sidecar that cannot tell yet.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is said of an account: who, what it is, and what CanTrain says of its data.
 pub(super) const ACCOUNTS: [(&str, &str); 3] = [
@@ -100,13 +102,22 @@ pub(super) async fn until_answered(sidecar: Channel, newest: pb::Receipt) -> Res
         artifact: Some(artifact),
         min_position: newest.position,
     };
-    let answer = DecisionServiceClient::new(sidecar).can_train(request(question)).await;
-    match pb::Reason::try_from(answer.map_err(refused)?.into_inner().reason) {
-        Ok(pb::Reason::NotReady | pb::Reason::Stale) | Err(_) => {
-            Err(Failure::not_serving("the sidecar did not follow the authority in time"))
+    match tokio::time::timeout(PATIENCE, decided(sidecar, question)).await {
+        Ok(outcome) => outcome.map(|()| now),
+        Err(_) => Err(Failure::not_serving("the sidecar did not follow the authority in time")),
+    }
+}
+
+// NOT_READY and STALE pass: on a busy machine the first lease may be over again before it is used.
+async fn decided(sidecar: Channel, question: pb::CanTrainRequest) -> Result<(), Failure> {
+    let mut sidecar = DecisionServiceClient::new(sidecar);
+    loop {
+        let answer = sidecar.can_train(request(question.clone())).await.map_err(refused)?.into_inner();
+        match pb::Reason::try_from(answer.reason) {
+            Ok(pb::Reason::NotReady | pb::Reason::Stale) | Err(_) => tokio::time::sleep(PAUSE).await,
+            // Whatever else it says is a decision: in a kept ledger ada may have opted out long ago.
+            Ok(_) => return Ok(()),
         }
-        // Whatever else it says is a decision: in a kept ledger ada may have opted out long ago.
-        Ok(_) => Ok(now),
     }
 }
 
