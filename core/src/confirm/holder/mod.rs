@@ -297,7 +297,7 @@ impl Holder {
             if self.hold > Span::ZERO {
                 table.ripen(now, self.hold);
             }
-            table.applied().into_iter().for_each(|place| self.summits.reach(place));
+            table.reached().into_iter().for_each(|place| self.summits.reach(place));
             let mut grants = self.links.iter_mut().filter_map(|link| link.grants.as_mut());
             if let Err(cause) = grants.try_for_each(|grants| grants.activate(now, table)) {
                 self.resync(cause, out);
