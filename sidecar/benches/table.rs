@@ -10,7 +10,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that cannot go on has failed")]
 
-#[allow(dead_code, unreachable_pub, reason = "the sources of the table hold more than is measured here")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the sources of the table hold more than is measured"
+)]
 #[path = "../src/table/mod.rs"]
 mod table;
 
@@ -124,6 +129,9 @@ fn apply(table: &Table, number: usize, revision: u64) {
     table.apply(&frame(digest), Timestamp::from_millis(0), incoming());
 }
 
+/// What is run, the goal as a multiple of an array read, and how.
+type Run<'a> = (&'static str, Option<f64>, &'a dyn Fn());
+
 /// All in nanoseconds each, slice by slice in turn.
 fn look_up(state: &State, accounts: usize) {
     // As large as the table, in reads of a cache line.
@@ -131,8 +139,10 @@ fn look_up(state: &State, accounts: usize) {
     // Not of zeros: those the kernel would show from one and the same page.
     let array = vec![[1_u64; 8]; lines];
     let keys: Vec<AccountKey> = (0..LOOKUPS.min(accounts * 8)).map(|n| key(scatter(n) % accounts)).collect();
-    let absent: Vec<AccountKey> = keys.iter().enumerate().map(|(n, _)| ID_KEY.account(&format!("none-{n}"))).collect();
-    let artifacts: Vec<ArtifactKey> = (0..keys.len()).map(|n| ID_KEY.artifact(&format!("artifact-{n}"))).collect();
+    let absent: Vec<AccountKey> =
+        keys.iter().enumerate().map(|(n, _)| ID_KEY.account(&format!("none-{n}"))).collect();
+    let artifacts: Vec<ArtifactKey> =
+        (0..keys.len()).map(|n| ID_KEY.artifact(&format!("artifact-{n}"))).collect();
     let question = |n: usize| Question {
         account: keys[n],
         artifact: artifacts[n],
@@ -179,7 +189,7 @@ fn look_up(state: &State, accounts: usize) {
         }
     };
 
-    let runs: [(&str, Option<f64>, &dyn Fn()); 6] = [
+    let runs: [Run<'_>; 6] = [
         ("an array read", None, &read_array),
         ("a look-up, one after the other", Some(2.5), &|| find(&keys)),
         ("a look-up of nobody", None, &|| find(&absent)),
@@ -208,7 +218,9 @@ fn look_up(state: &State, accounts: usize) {
             None => ("-".to_owned(), "-"),
             Some(goal) => (format!("<= {goal}x"), if median <= goal { "holds" } else { "short" }),
         };
-        println!("{accounts} accounts, {what} | {nanos:.0} ns, {median:.2}x ({low:.2} to {high:.2}) of an array read | {wanted} | {verdict}");
+        println!(
+            "{accounts} accounts, {what} | {nanos:.0} ns, {median:.2}x ({low:.2} to {high:.2}) of an array read | {wanted} | {verdict}"
+        );
     }
 }
 

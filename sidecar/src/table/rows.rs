@@ -257,7 +257,7 @@ impl Shard {
         const LINE: usize = 16;
         let Some(segment) = self.segments.get(home / SEGMENT) else { return 0 };
         let first = home % SEGMENT * self.width;
-        let line = |at| segment.get(first + at * LINE).map_or(0, |word| word.load(Ordering::Relaxed));
+        let line = |at: usize| segment.get(first + at * LINE).map_or(0, |word| word.load(Ordering::Relaxed));
         line(0) ^ line(1) ^ line(2)
     }
 

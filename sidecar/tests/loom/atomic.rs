@@ -19,8 +19,8 @@ impl<T> Swap<T> {
         Swap(Mutex::new(value))
     }
 
-    pub(super) fn load(&self) -> Arc<Arc<T>> {
-        Arc::new(Arc::clone(&self.0.lock().unwrap()))
+    pub(super) fn load(&self) -> Arc<T> {
+        Arc::clone(&self.0.lock().unwrap())
     }
 
     pub(super) fn replace(&self, value: Arc<T>) -> Arc<T> {
