@@ -71,7 +71,10 @@ fn measure(accounts: usize) {
 
     let table = Table::new();
     forget_peak();
+    let start = clock::spent();
     load(&table, Heads::new(ID_KEY), accounts);
+    let nanos = clock::spent().minus(start).nanos() / accounts as u64;
+    println!("{accounts} accounts, a head decoded, digested and put, size unknown | {nanos} ns | - | -");
     memory("of a load of unknown size", accounts);
     forget_peak();
     let grown = accounts + accounts / 10;
@@ -83,7 +86,10 @@ fn measure(accounts: usize) {
     memory("of growth by a tenth", grown);
     forget_peak();
     table.clear();
+    let start = clock::spent();
     load(&table, Heads::with_room(ID_KEY, grown), grown);
+    let nanos = clock::spent().minus(start).nanos() / grown as u64;
+    println!("{grown} accounts, a head decoded, digested and put, size known | {nanos} ns | - | -");
     memory("of a resync", grown);
 
     let view = table.read();
@@ -164,28 +170,30 @@ fn look_up(state: &State, accounts: usize) {
         let mut last = 0;
         for n in 0..keys.len() {
             // Never more than zero, but the next key is known only when this row is.
-            let view = state.read(|seen| seen.account(keys[n + last], PRODUCT));
+            let view = state.reader().read(|seen| seen.account(keys[n + last], PRODUCT));
             last = usize::from(matches!(black_box(view), Some(Ok(Some(AccountView::Erased)))));
         }
     };
     let alone = || {
         let mut last = 0;
         for n in 0..keys.len() {
-            let decision = state.read(|seen| decide(seen, &question(n + last), now)).unwrap();
+            let decision = state.reader().read(|seen| decide(seen, &question(n + last), now)).unwrap();
             last = usize::from(black_box(decision).is_allow());
         }
     };
     let together = || {
+        let mut reader = state.reader();
         for first in (0..keys.len() / BATCH).map(|batch| batch * BATCH) {
-            state.touch((first..first + BATCH).map(|n| (keys[n], artifacts[n])));
+            reader.touch((first..first + BATCH).map(|n| (keys[n], artifacts[n])));
             for n in first..first + BATCH {
-                black_box(state.read(|seen| decide(seen, &question(n), now)));
+                black_box(reader.read(|seen| decide(seen, &question(n), now)));
             }
         }
     };
     let apart = || {
+        let mut reader = state.reader();
         for n in 0..keys.len() {
-            black_box(state.read(|seen| decide(seen, &question(n), now)));
+            black_box(reader.read(|seen| decide(seen, &question(n), now)));
         }
     };
 

@@ -11,7 +11,7 @@ use consent::deadline::Deadline;
 use consent::pb::decision_service_server::DecisionService;
 use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
 use consent::{clock, status::status};
-use consent_core::decision::{self, Decision, Question};
+use consent_core::decision::{self, Decision};
 use consent_core::words::{Moment, Position, Span};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -69,9 +69,10 @@ fn decide(
 /// none is older than a position that was read before.
 fn decide_all(state: &State, asked: &[Asked<'_>], answers: &mut [Decision]) -> Option<()> {
     let wall = clock::wall();
-    let decide = |question: &Question<'_>| state.read(|seen| decision::decide(seen, question, wall));
+    let mut reader = state.reader();
     if let ([asked], [answer]) = (asked, &mut *answers) {
-        *answer = decide(&asked.question(state.id_key()))?;
+        let question = asked.question(state.id_key());
+        *answer = reader.read(|seen| decision::decide(seen, &question, wall))?;
         return Some(());
     }
     // What the rows of some questions wait for in memory they wait for together.
@@ -80,9 +81,9 @@ fn decide_all(state: &State, asked: &[Asked<'_>], answers: &mut [Decision]) -> O
         for (question, asked) in questions.iter_mut().zip(asked) {
             *question = Some(asked.question(state.id_key()));
         }
-        state.touch(questions.iter().flatten().map(|question| (question.account, question.artifact)));
+        reader.touch(questions.iter().flatten().map(|question| (question.account, question.artifact)));
         for (answer, question) in answers.iter_mut().zip(questions.iter().flatten()) {
-            *answer = decide(question)?;
+            *answer = reader.read(|seen| decision::decide(seen, question, wall))?;
         }
     }
     Some(())

@@ -3,7 +3,7 @@
 
 pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use std::sync::Arc;
 
 /// So many times a reader looks again at once before it gives its core away: the writer may need it to go on.
@@ -14,6 +14,9 @@ pub(super) fn pause(tries: u32) {
     if tries.is_multiple_of(SPINS) { std::thread::yield_now() } else { std::hint::spin_loop() }
 }
 
+/// A value that was loaded: it stays while this is held.
+pub(super) type Loaded<T> = Guard<Arc<T>>;
+
 /// A value that is replaced as a whole, and read without waiting.
 #[derive(Debug)]
 pub(super) struct Swap<T>(ArcSwap<T>);
@@ -23,7 +26,7 @@ impl<T> Swap<T> {
         Swap(ArcSwap::new(value))
     }
 
-    pub(super) fn load(&self) -> impl std::ops::Deref<Target = Arc<T>> + use<T> {
+    pub(super) fn load(&self) -> Loaded<T> {
         self.0.load()
     }
 

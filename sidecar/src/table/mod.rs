@@ -89,26 +89,40 @@ impl State {
         self.accounts.load(Ordering::Relaxed)
     }
 
-    /// What `read` gives for one moment; it may be called again. `None`: the table was replaced, and answers no
-    /// more.
-    pub(crate) fn read<R>(&self, mut read: impl FnMut(&Seen<'_>) -> R) -> Option<R> {
-        self.layout.read(|layout| {
-            let recorded_at = self.recorded_at.load(Ordering::Relaxed).cast_signed();
-            read(&Seen { layout, recorded_at: Timestamp::from_millis(recorded_at) })
-        })
-    }
-
-    /// Asks memory for what decisions about these will need, all at once instead of one after the other.
-    pub(crate) fn touch(&self, keys: impl Iterator<Item = (AccountKey, ArtifactKey)> + Clone) {
-        let touch = |layout: &Layout| {
-            keys.clone().fold(0, |sum, (account, artifact)| sum ^ layout.touch(account, artifact))
-        };
-        black_box(self.layout.read(touch));
+    /// Reads it, at one moment or at many.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { layout: self.layout.reader(), recorded_at: &self.recorded_at }
     }
 
     fn move_to(&self, revision: Revision, recorded_at: Timestamp) {
         self.recorded_at.store(recorded_at.millis().cast_unsigned(), Ordering::Relaxed);
         self.revision.store(revision.get(), Ordering::Release);
+    }
+}
+
+/// Reads the table at one moment after the other: one for each item of a batch.
+pub(crate) struct Reader<'a> {
+    layout: sequenced::Reader<'a, Layout>,
+    recorded_at: &'a AtomicU64,
+}
+
+impl Reader<'_> {
+    /// What `read` gives for one moment; it may be called again. `None`: the table was replaced, and answers no
+    /// more.
+    pub(crate) fn read<R>(&mut self, mut read: impl FnMut(&Seen<'_>) -> R) -> Option<R> {
+        let recorded_at = self.recorded_at;
+        self.layout.read(|layout| {
+            let recorded_at = recorded_at.load(Ordering::Relaxed).cast_signed();
+            read(&Seen { layout, recorded_at: Timestamp::from_millis(recorded_at) })
+        })
+    }
+
+    /// Asks memory for what decisions about these will need, all at once instead of one after the other.
+    pub(crate) fn touch(&mut self, keys: impl Iterator<Item = (AccountKey, ArtifactKey)> + Clone) {
+        let touch = |layout: &Layout| {
+            keys.clone().fold(0, |sum, (account, artifact)| sum ^ layout.touch(account, artifact))
+        };
+        black_box(self.layout.read(touch));
     }
 }
 
@@ -298,7 +312,7 @@ mod tests {
     }
 
     fn ada(table: &Table) -> Result<Option<AccountView>, NotReady> {
-        table.read().state().unwrap().read(|seen| seen.account(ADA, None)).unwrap()
+        table.read().state().unwrap().reader().read(|seen| seen.account(ADA, None)).unwrap()
     }
 
     fn at(number: u64) -> Option<Position> {
@@ -365,13 +379,13 @@ mod tests {
         let table = table(heads());
         let view = table.read();
         let before = view.state().unwrap();
-        assert!(before.read(|_| ()).is_some());
+        assert!(before.reader().read(|_| ()).is_some());
         table.enter(Epoch::new([2; 16]));
-        assert!(before.read(|_| ()).is_none());
+        assert!(before.reader().read(|_| ()).is_none());
         let now = table.read();
-        assert!(now.state().unwrap().read(|_| ()).is_some());
+        assert!(now.state().unwrap().reader().read(|_| ()).is_some());
         table.clear();
-        assert!(now.state().unwrap().read(|_| ()).is_none());
+        assert!(now.state().unwrap().reader().read(|_| ()).is_none());
     }
 
     #[test]

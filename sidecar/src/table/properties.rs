@@ -126,7 +126,7 @@ fn check(heads: Heads, model: &HashMap<HeadKey, Vec<u8>>) -> Result<(), TestCase
             match *key {
                 HeadKey::Policy => (),
                 HeadKey::Account(key) => {
-                    let held = state.read(|seen| seen.account(key, Some(product))).unwrap().ok();
+                    let held = state.reader().read(|seen| seen.account(key, Some(product))).unwrap().ok();
                     let Some(Head::Account(head)) = &head else {
                         prop_assert_eq!(held, None);
                         continue;
@@ -134,7 +134,7 @@ fn check(heads: Heads, model: &HashMap<HeadKey, Vec<u8>>) -> Result<(), TestCase
                     prop_assert_eq!(held, Some(Some(head.view(Some(product)))));
                 }
                 HeadKey::Organization(key) => {
-                    let held = state.read(|seen| seen.organization(key, product)).unwrap().ok();
+                    let held = state.reader().read(|seen| seen.organization(key, product)).unwrap().ok();
                     let Some(Head::Organization(head)) = &head else {
                         prop_assert_eq!(held, None);
                         continue;
@@ -142,7 +142,7 @@ fn check(heads: Heads, model: &HashMap<HeadKey, Vec<u8>>) -> Result<(), TestCase
                     prop_assert_eq!(held, Some(Some(head.layer(product))));
                 }
                 HeadKey::Exclusion(key) => {
-                    let held = state.read(|seen| seen.is_excluded(key)).unwrap().ok();
+                    let held = state.reader().read(|seen| seen.is_excluded(key)).unwrap().ok();
                     prop_assert_eq!(held, head.as_ref().map(|_| true));
                 }
             }
@@ -150,14 +150,23 @@ fn check(heads: Heads, model: &HashMap<HeadKey, Vec<u8>>) -> Result<(), TestCase
         // The same bytes under another kind are another key.
         let bytes = key.bytes();
         if !model.contains_key(&HeadKey::Account(AccountKey::new(bytes))) {
-            prop_assert_eq!(state.read(|seen| seen.account(AccountKey::new(bytes), None)), Some(Ok(None)));
+            prop_assert_eq!(
+                state.reader().read(|seen| seen.account(AccountKey::new(bytes), None)),
+                Some(Ok(None))
+            );
         }
         if !model.contains_key(&HeadKey::Exclusion(ArtifactKey::new(bytes))) {
-            prop_assert_eq!(state.read(|seen| seen.is_excluded(ArtifactKey::new(bytes))), Some(Ok(false)));
+            prop_assert_eq!(
+                state.reader().read(|seen| seen.is_excluded(ArtifactKey::new(bytes))),
+                Some(Ok(false))
+            );
         }
         if !model.contains_key(&HeadKey::Organization(OrganizationKey::new(bytes))) {
             let key = OrganizationKey::new(bytes);
-            prop_assert_eq!(state.read(|seen| seen.organization(key, ProductIndex(0))), Some(Ok(None)));
+            prop_assert_eq!(
+                state.reader().read(|seen| seen.organization(key, ProductIndex(0))),
+                Some(Ok(None))
+            );
         }
     }
     Ok(())
@@ -250,7 +259,7 @@ fn readers_see_one_revision_and_none_before_their_floor() {
         let state = view.state().unwrap();
         let floor = state.position().revision.get();
         // What a change overtakes may be half a head, as long as it is read again.
-        let layers = state.read(|seen| {
+        let layers = state.reader().read(|seen| {
             let read = |key| seen.account(key, Some(ProductIndex(0)));
             (read(ada), read(ben), seen.recorded_at())
         });
@@ -292,19 +301,30 @@ fn readers_see_one_revision_and_none_before_their_floor() {
 #[test]
 fn half_a_change_is_never_read() {
     let value = Sequenced::new(Arc::new(7));
-    assert_eq!(value.read(|value| *value), Some(7));
+    assert_eq!(value.reader().read(|value| *value), Some(7));
     value.write(Some(Arc::new(8)), || ());
-    assert_eq!(value.read(|value| *value), Some(8));
+    assert_eq!(value.reader().read(|value| *value), Some(8));
     let half = || value.write(None, || panic!("half a change"));
     assert!(catch_unwind(AssertUnwindSafe(half)).is_err());
-    assert_eq!(value.read(|value| *value), None);
+    assert_eq!(value.reader().read(|value| *value), None);
+}
+
+#[test]
+fn who_reads_again_sees_what_replaced_the_value() {
+    let value = Sequenced::new(Arc::new(1));
+    let mut reader = value.reader();
+    assert_eq!(reader.read(|value| *value), Some(1));
+    value.write(Some(Arc::new(2)), || ());
+    assert_eq!(reader.read(|value| *value), Some(2));
+    value.retire();
+    assert_eq!(reader.read(|value| *value), None);
 }
 
 #[test]
 fn a_read_that_a_change_overtakes_is_done_again() {
     let value = Sequenced::new(Arc::new(1));
     let mut reads = 0;
-    let read = value.read(|seen| {
+    let read = value.reader().read(|seen| {
         reads += 1;
         if reads == 1 {
             value.write(Some(Arc::new(2)), || ());

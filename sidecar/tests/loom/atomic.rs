@@ -10,6 +10,9 @@ pub(super) fn pause(_tries: u32) {
     loom::thread::yield_now();
 }
 
+/// A value that was loaded.
+pub(super) type Loaded<T> = Arc<T>;
+
 /// A value that is replaced as a whole. The lock stands for a swap that publishes what it holds.
 #[derive(Debug)]
 pub(super) struct Swap<T>(Mutex<Arc<T>>);
@@ -19,7 +22,7 @@ impl<T> Swap<T> {
         Swap(Mutex::new(value))
     }
 
-    pub(super) fn load(&self) -> Arc<T> {
+    pub(super) fn load(&self) -> Loaded<T> {
         Arc::clone(&self.0.lock().unwrap())
     }
 

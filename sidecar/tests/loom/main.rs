@@ -56,7 +56,7 @@ fn table(rows: &[(Key, &[u32])]) -> (Arc<Sequenced<Rows>>, Arc<Rows>) {
 
 fn words<const N: usize>(table: &Sequenced<Rows>, key: Key) -> Option<[u32; N]> {
     let words = |rows: &Rows| rows.find(key).map(|row| std::array::from_fn(|index| row.word(index)));
-    table.read(words).flatten()
+    table.reader().read(words).flatten()
 }
 
 #[test]
@@ -100,6 +100,25 @@ fn a_shard_that_grows_is_read_old_or_new() {
         put(&table, &mut rows, ADA, &[2, 2], || ());
         let read = reader.join().unwrap();
         assert!([Some([1, 0]), Some([2, 2])].contains(&read), "{read:?}");
+    });
+}
+
+#[test]
+fn who_reads_twice_never_goes_back() {
+    check(|| {
+        let (table, mut rows) = table(&[(ADA, &[1])]);
+        let reader = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || {
+                let mut reader = table.reader();
+                let mut word = || reader.read(|rows| rows.find(ADA).map(|row| row.word(0))).flatten();
+                (word(), word())
+            })
+        };
+        // A wider row: the shard is rebuilt.
+        put(&table, &mut rows, ADA, &[2, 2], || ());
+        let (first, second) = reader.join().unwrap();
+        assert!(Some(1) <= first && first <= second, "{first:?}, then {second:?}");
     });
 }
 
