@@ -64,6 +64,11 @@ impl Incoming {
         };
         Ok(Incoming { key, bytes, held })
     }
+
+    /// The head as it came.
+    pub(crate) fn record(&self) -> HeadRecord {
+        HeadRecord { key: self.key, bytes: self.bytes.clone() }
+    }
 }
 
 /// Heads, and the digest of them.
@@ -96,6 +101,17 @@ impl Heads {
     /// How many accounts are held.
     pub(crate) fn accounts(&self) -> u64 {
         self.accounts
+    }
+
+    /// How many heads are held.
+    pub(crate) fn len(&self) -> u64 {
+        u64::try_from(self.held.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The heads whose keys begin with this byte: one of 256 parts of the table.
+    pub(crate) fn part(&self, first: u8) -> impl Iterator<Item = HeadRecord> {
+        let part = self.held.iter().filter(move |(key, _)| key.bytes()[0] == first);
+        part.map(|(key, held)| HeadRecord { key: *key, bytes: held.bytes().into_owned() })
     }
 
     /// The digest there would be with this head in its place.

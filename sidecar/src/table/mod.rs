@@ -15,6 +15,7 @@ use consent_core::confirm::{Frame, Place};
 use consent_core::decision::{self, NotReady};
 use consent_core::digest::Digest;
 use consent_core::head::{AccountView, OrganizationLayer, PolicyHead};
+use consent_core::ledger::HeadRecord;
 use consent_core::words::{
     AccountKey, ArtifactKey, Epoch, IdKey, OrganizationKey, Position, ProductIndex, Timestamp,
 };
@@ -43,6 +44,16 @@ impl State {
     /// How many accounts it holds.
     pub(crate) fn accounts(&self) -> u64 {
         self.heads.accounts()
+    }
+
+    /// How many heads it holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.heads.len()
+    }
+
+    /// One of 256 parts of it: for whoever copies it without keeping the writer waiting for long.
+    pub(crate) fn part(&self, part: u8) -> impl Iterator<Item = HeadRecord> {
+        self.heads.part(part)
     }
 }
 
@@ -176,7 +187,6 @@ mod tests {
     use consent_core::chain::{Chain, Link};
     use consent_core::decision::Heads as _;
     use consent_core::head::{AccountHead, Head, HeadKey, SEMANTICS};
-    use consent_core::ledger::HeadRecord;
     use consent_core::words::Revision;
 
     const EPOCH: Epoch = Epoch::new([1; 16]);
