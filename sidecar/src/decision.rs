@@ -5,12 +5,13 @@
 //! for nothing; whoever must wait (`min_position`) does so before.
 
 use crate::node::Node;
+use crate::table::State;
 use consent::convert::decision::{Asked, asked, asked_all, min_position, response, responses};
 use consent::deadline::Deadline;
 use consent::pb::decision_service_server::DecisionService;
 use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
 use consent::{clock, status::status};
-use consent_core::decision::Decision;
+use consent_core::decision::{self, Decision, Question};
 use consent_core::words::{Moment, Position, Span};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -18,17 +19,20 @@ use tonic::{Request, Response, Status};
 /// How long a call waits for its `min_position` when its caller set no deadline.
 const WAIT_DEFAULT: Span = Span::from_millis(1000);
 
+/// So many questions of a batch look their rows up together.
+const TOGETHER: usize = 32;
+
 /// What a whole answer or batch rests on.
 #[derive(Debug, Clone, Copy)]
 struct Basis {
-    /// The state that it was decided from.
+    /// No answer was decided from an older state.
     position: Option<Position>,
     /// How long an ALLOW in it may be relied on, counted from before the caller sent the request.
     valid_for: Span,
 }
 
-/// Decides every question from one state, at or past `floor`, under one lease: the six steps of R10, in their order.
-/// `now` reads the lease clocks.
+/// Decides every question from a state at or past `floor` and at or past the position that it gives, under one
+/// lease: the six steps of R10, in their order. `now` reads the lease clocks.
 fn decide(
     node: &Node,
     now: impl Fn() -> Moment,
@@ -50,18 +54,38 @@ fn decide(
         position = Some(here);
         let lease = lease.filter(|lease| lease.epoch == here.epoch && reached(here, floor));
         let Some(validity) = lease.and_then(|lease| lease.at(now0)) else { break }; // (4)
-        let wall = clock::wall();
-        for (asked, answer) in asked.iter().zip(answers.iter_mut()) {
-            *answer = consent_core::decision::decide(state, &asked.question(state.id_key()), wall); // (5)
-        }
+        let is_decided = decide_all(state, asked, answers).is_some(); // (5)
         drop(view);
         // (6)
-        if validity.holds(now()) {
+        if is_decided && validity.holds(now()) {
             return Basis { position, valid_for: validity.valid_for() };
         }
     }
     answers.fill(Decision::STALE);
     Basis { position, valid_for: Span::ZERO }
+}
+
+/// Decides each question from one moment of the table; `None`: it was replaced meanwhile. The moments may differ:
+/// none is older than a position that was read before.
+fn decide_all(state: &State, asked: &[Asked<'_>], answers: &mut [Decision]) -> Option<()> {
+    let wall = clock::wall();
+    let decide = |question: &Question<'_>| state.read(|seen| decision::decide(seen, question, wall));
+    if let ([asked], [answer]) = (asked, &mut *answers) {
+        *answer = decide(&asked.question(state.id_key()))?;
+        return Some(());
+    }
+    // What the rows of some questions wait for in memory they wait for together.
+    for (asked, answers) in asked.chunks(TOGETHER).zip(answers.chunks_mut(TOGETHER)) {
+        let mut questions = [None; TOGETHER];
+        for (question, asked) in questions.iter_mut().zip(asked) {
+            *question = Some(asked.question(state.id_key()));
+        }
+        state.touch(questions.iter().flatten().map(|question| (question.account, question.artifact)));
+        for (answer, question) in answers.iter_mut().zip(questions.iter().flatten()) {
+            *answer = decide(question)?;
+        }
+    }
+    Some(())
 }
 
 /// Is `position` at or past `floor`? Revisions of two epochs cannot be compared: no.

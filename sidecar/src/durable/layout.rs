@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   consent:place        marker: place, recorded_at, generation, how many buckets, where the log begins; seal, check
-//!   consent:bucket:N     the heads whose keys begin with the bits of N, packed; hash
+//!   consent:bucket:N     the heads whose keys have the bits of N, packed; hash
 //!   consent:log          batches of changes since the buckets, one head for each revision; hash
 //! ```
 //!
@@ -29,7 +29,7 @@ pub(super) const BUCKETS_MIN: u32 = 4_096;
 /// The most buckets.
 pub(super) const BUCKETS_MAX: u32 = 65_536;
 /// So many heads per bucket are aimed at: many make a compaction rewrite much for one change, few cost memory.
-const HEADS_PER_BUCKET: u64 = 256;
+const HEADS_PER_BUCKET: usize = 256;
 
 /// The first byte of a marker: another layout has another one.
 const LAYOUT: u8 = 1;
@@ -45,14 +45,15 @@ pub(super) fn bucket_key(number: u32) -> String {
 }
 
 /// How many buckets for so many heads: a power of two.
-pub(super) fn buckets_for(heads: u64) -> u32 {
+pub(super) fn buckets_for(heads: usize) -> u32 {
     let wanted = (heads / HEADS_PER_BUCKET).next_power_of_two();
     u32::try_from(wanted).unwrap_or(BUCKETS_MAX).clamp(BUCKETS_MIN, BUCKETS_MAX)
 }
 
-/// The bucket of a head, of so many. Keys are hashes, so their first bits spread evenly.
+/// The bucket of a head, of so many. Keys are hashes, so any of their bits spread evenly; these are the ones by which
+/// the table gives its parts, so that each part fills buckets of its own.
 pub(super) fn bucket_of(key: HeadKey, buckets: u32) -> u32 {
-    let [first, second, ..] = key.bytes();
+    let [_, _, _, _, _, _, _, _, first, second, ..] = key.bytes();
     u32::from(u16::from_be_bytes([first, second])) / (BUCKETS_MAX / buckets)
 }
 
@@ -357,10 +358,10 @@ mod tests {
     #[test]
     fn every_key_has_a_bucket_and_neighbours_share_it() {
         assert_eq!((buckets_for(0), buckets_for(1_000_000)), (BUCKETS_MIN, BUCKETS_MIN));
-        assert_eq!((buckets_for(10_000_000), buckets_for(u64::MAX)), (65_536, BUCKETS_MAX));
+        assert_eq!((buckets_for(10_000_000), buckets_for(usize::MAX)), (65_536, BUCKETS_MAX));
         let account = |first, second| {
             let mut key = [0; 16];
-            (key[0], key[1]) = (first, second);
+            (key[8], key[9]) = (first, second);
             HeadKey::Account(AccountKey::new(key))
         };
         assert_eq!(bucket_of(HeadKey::Policy, BUCKETS_MIN), 0);

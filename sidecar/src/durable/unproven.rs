@@ -54,6 +54,8 @@ pub(crate) struct Unproven {
     written: Written,
     seal: Seal,
     buckets: Vec<Vec<u8>>,
+    /// How many heads are in the buckets.
+    heads: usize,
     log: Vec<Vec<u8>>,
 }
 
@@ -71,12 +73,12 @@ impl Unproven {
     pub(super) async fn load(server: &mut Server) -> Result<Option<Unproven>, Wrong> {
         let Some(written) = marker(server).await? else { return Ok(None) };
         let (marker_read, seal) = written.read().ok_or(Wrong::Layout)?;
-        let buckets = buckets(server, &marker_read).await?;
+        let (buckets, heads) = buckets(server, &marker_read).await?;
         let log = log(server, &marker_read).await?;
         if marker(server).await?.as_ref() != Some(&written) {
             return Err(Wrong::Moved);
         }
-        Ok(Some(Unproven { marker: marker_read, written, seal, buckets, log }))
+        Ok(Some(Unproven { marker: marker_read, written, seal, buckets, heads, log }))
     }
 
     /// Where it says that it stands.
@@ -91,11 +93,11 @@ impl Unproven {
 
     /// Proves it under the secret of a welcome.
     pub(crate) fn prove(self, secret: &IdKey) -> Result<Proven, Wrong> {
-        let Unproven { marker, written, buckets, log, .. } = self;
+        let Unproven { marker, written, buckets, heads: room, log, .. } = self;
         if !written.is_by(secret) {
             return Err(Wrong::Secret);
         }
-        let mut heads = Heads::new(*secret);
+        let mut heads = Heads::with_room(*secret, room);
         // Each value is given back as soon as its heads are in the table: it never needs room twice.
         for (number, value) in (0..).zip(buckets) {
             let packed = layout::read_bucket(&value, &marker.generation, number);
@@ -127,19 +129,22 @@ async fn marker(server: &mut Server) -> Result<Option<Written>, Wrong> {
     Ok(bytes.map(Written::new))
 }
 
-async fn buckets(server: &mut Server, marker: &Marker) -> Result<Vec<Vec<u8>>, Wrong> {
-    let mut buckets = Vec::new();
+/// The buckets, and how many heads are in them.
+async fn buckets(server: &mut Server, marker: &Marker) -> Result<(Vec<Vec<u8>>, usize), Wrong> {
+    let (mut buckets, mut heads) = (Vec::new(), 0);
     for from in (0..marker.buckets).step_by(CHUNK as usize) {
         let numbers = from..marker.buckets.min(from + CHUNK);
         let keys: Vec<String> = numbers.clone().map(bucket_key).collect();
         let (values,): (Vec<Option<Vec<u8>>>,) = server.run(redis::pipe().mget(keys)).await?;
         for (number, value) in numbers.zip(values) {
-            let is_whole = |value: &Vec<u8>| layout::read_bucket(value, &marker.generation, number).is_some();
-            buckets.push(value.filter(is_whole).ok_or(Wrong::Bucket(number))?);
+            let value = value.ok_or(Wrong::Bucket(number))?;
+            let packed = layout::read_bucket(&value, &marker.generation, number);
+            heads += packed.ok_or(Wrong::Bucket(number))?.count();
+            buckets.push(value);
         }
     }
     let is_complete = u32::try_from(buckets.len()) == Ok(marker.buckets);
-    is_complete.then_some(buckets).ok_or(Wrong::Moved)
+    is_complete.then_some((buckets, heads)).ok_or(Wrong::Moved)
 }
 
 async fn log(server: &mut Server, marker: &Marker) -> Result<Vec<Vec<u8>>, Wrong> {

@@ -217,11 +217,7 @@ impl Writer {
 
     /// Writes the whole table, while it changes: what changes meanwhile goes to the log, and the marker comes last.
     async fn rewrite(&mut self, place: Place, recorded_at: Timestamp) -> Result<(), Trouble> {
-        let (secret, heads) = {
-            let view = self.node.table.read();
-            let state = view.state().ok_or(Trouble::Overtaken)?;
-            (*state.id_key(), state.len())
-        };
+        let (heads, secret) = self.node.table.size().ok_or(Trouble::Overtaken)?;
         let mut generation = [0; 16];
         getrandom::fill(&mut generation).map_err(|_| Trouble::Overtaken)?;
         let buckets = layout::buckets_for(heads);
@@ -254,12 +250,11 @@ impl Writer {
         if !self.backlog.follows() {
             return Err(Trouble::Overtaken);
         }
-        let view = self.node.table.read();
-        let state = view.state().ok_or(Trouble::Overtaken)?;
+        let heads = self.node.table.part(part).ok_or(Trouble::Overtaken)?;
         let count = kept.marker.buckets / 256;
         let first = u32::from(part) * count;
         let mut packed: Vec<Vec<(HeadKey, Vec<u8>)>> = vec![Vec::new(); count as usize];
-        for head in state.part(part) {
+        for head in heads {
             let number = bucket_of(head.key, kept.marker.buckets);
             if let Some(bucket) = packed.get_mut((number - first) as usize) {
                 bucket.push((head.key, head.bytes));

@@ -101,7 +101,7 @@ impl Stage {
 
 /// The bucket of a head, of 4,096.
 pub(crate) fn bucket_of(key: HeadKey) -> String {
-    let [first, second, ..] = key.bytes();
+    let [_, _, _, _, _, _, _, _, first, second, ..] = key.bytes();
     format!("consent:bucket:{}", u16::from_be_bytes([first, second]) >> 4)
 }
 
