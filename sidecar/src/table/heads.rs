@@ -10,9 +10,10 @@ use super::encoding::{
 };
 use super::incoming::{Incoming, Read};
 use super::layout::{Layout, Policy};
-use super::rows::{Key, Place, Row};
+use super::rows::{Key, Place, Row, Rows};
 use consent_core::digest::{Digest, DigestKey};
 use consent_core::head::{AccountHead, ExclusionHead, Head, HeadKey, HeadKind, KnownAccount};
+use consent_core::ledger::HeadRecord;
 use consent_core::words::{IdKey, OrganizationKey, Revision};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -86,6 +87,22 @@ impl Heads {
     /// How many accounts are held.
     pub(crate) fn accounts(&self) -> u64 {
         self.accounts
+    }
+
+    /// How many heads are held, about: an organization counts as soon as it is mentioned.
+    pub(super) fn len(&self) -> usize {
+        let rows = |kind| self.layout.rows(kind).map_or(0, Rows::len);
+        1 + HeadKind::ALL.into_iter().map(rows).sum::<usize>()
+    }
+
+    /// The heads in one of 256 parts: those whose key has `part` as its ninth byte.
+    pub(super) fn part(&self, part: u8) -> impl Iterator<Item = HeadRecord> {
+        let policy = (part == 0).then_some(HeadKey::Policy);
+        let keys = HeadKind::ALL.into_iter().flat_map(move |kind| {
+            let keys = self.layout.rows(kind).into_iter().flat_map(move |rows| rows.keys(part));
+            keys.filter_map(move |bytes| HeadKey::new(kind, bytes))
+        });
+        policy.into_iter().chain(keys).filter_map(|key| Some(HeadRecord { key, bytes: self.bytes(key)? }))
     }
 
     /// What readers are to see.

@@ -35,6 +35,11 @@ impl Incoming {
         Ok(Incoming { key, bytes, read })
     }
 
+    /// The head as it came.
+    pub(crate) fn record(&self) -> HeadRecord {
+        HeadRecord { key: self.key, bytes: self.bytes.clone() }
+    }
+
     pub(super) fn rev(&self) -> Revision {
         match &self.read {
             Read::Head(head) => head.rev(),

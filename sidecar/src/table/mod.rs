@@ -33,6 +33,7 @@ use consent_core::confirm::{Frame, Place};
 use consent_core::decision::{self, NotReady};
 use consent_core::digest::Digest;
 use consent_core::head::{AccountView, OrganizationLayer, PolicyHead};
+use consent_core::ledger::HeadRecord;
 use consent_core::words::{
     AccountKey, ArtifactKey, Epoch, IdKey, OrganizationKey, Position, ProductIndex, Revision, Timestamp,
 };
@@ -167,7 +168,7 @@ struct Installed {
 #[derive(Debug)]
 pub(crate) struct Table {
     state: ArcSwapOption<State>,
-    /// Nobody waits for it: there is one writer.
+    /// Nobody waits for it: only the sync thread takes it.
     installed: Mutex<Option<Installed>>,
     position: watch::Sender<Option<Position>>,
 }
@@ -236,6 +237,19 @@ impl Table {
         digest
     }
 
+    /// How many heads it holds, about, and the secret under which their keys were made.
+    pub(crate) fn size(&self) -> Option<(usize, IdKey)> {
+        let installed = self.installed.lock().ok()?;
+        installed.as_ref().map(|Installed { heads, .. }| (heads.len(), *heads.id_key()))
+    }
+
+    /// One of 256 parts of its heads, by the ninth byte of their keys: for the sync thread, to copy the table piece by
+    /// piece.
+    pub(crate) fn part(&self, part: u8) -> Option<Vec<HeadRecord>> {
+        let installed = self.installed.lock().ok()?;
+        installed.as_ref().map(|Installed { heads, .. }| heads.part(part).collect())
+    }
+
     /// Goes on, unchanged, in another epoch.
     pub(crate) fn enter(&self, epoch: Epoch) {
         self.exchange(|installed| {
@@ -271,7 +285,6 @@ mod tests {
     use consent_core::chain::{Chain, Link};
     use consent_core::decision::Heads as _;
     use consent_core::head::{AccountHead, Head, HeadKey, SEMANTICS};
-    use consent_core::ledger::HeadRecord;
 
     const EPOCH: Epoch = Epoch::new([1; 16]);
     const ADA: AccountKey = AccountKey::new([5; 16]);

@@ -39,6 +39,10 @@ impl Key {
         Key(u128::from_be_bytes(bytes).rotate_left(64))
     }
 
+    const fn bytes(self) -> [u8; 16] {
+        self.0.rotate_right(64).to_be_bytes()
+    }
+
     const fn shard(self) -> usize {
         (self.0 >> 120) as usize
     }
@@ -139,6 +143,18 @@ impl Rows {
         if let Some(shard) = self.shard(key) {
             shard.put(place, key, words);
         }
+    }
+
+    /// The bytes of the keys in one shard, in order.
+    pub(super) fn keys(&self, shard: u8) -> impl Iterator<Item = [u8; 16]> {
+        let shard = self.shards.get(usize::from(shard)).into_iter();
+        let rows = shard.flat_map(|shard| (0..shard.size.slots).filter_map(|slot| shard.row(slot)));
+        rows.filter(|row| row.is_taken()).map(|row| row.key().bytes())
+    }
+
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.taken()).sum()
     }
 
     fn shard(&self, key: Key) -> Option<&Shard> {

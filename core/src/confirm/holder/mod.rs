@@ -105,7 +105,9 @@ impl Holder {
 
     /// A hint when to call [`Holder::step`] with [`Input::TimePassed`]; safety never rests on it.
     pub fn wake_at(&self) -> Option<Moment> {
-        let mut at = self.table.as_ref().and_then(|table| table.ripe_at(self.hold));
+        // No hold is known before the first welcome, and nothing ripens until then.
+        let table = self.table.as_ref().filter(|_| self.hold > Span::ZERO);
+        let mut at = table.and_then(|table| table.ripe_at(self.hold));
         for link in &self.links {
             let grants = link.grants.as_ref();
             at = earlier(at, grants.and_then(|grants| grants.until()));
