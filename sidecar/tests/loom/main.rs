@@ -107,18 +107,22 @@ fn a_shard_that_grows_is_read_old_or_new() {
 fn who_reads_twice_never_goes_back() {
     check(|| {
         let (table, mut rows) = table(&[(ADA, &[1])]);
+        let revision = Arc::new(AtomicU64::new(1));
         let reader = {
-            let table = Arc::clone(&table);
+            let (table, revision) = (Arc::clone(&table), Arc::clone(&revision));
             thread::spawn(move || {
                 let mut reader = table.reader();
-                let mut word = || reader.read(|rows| rows.find(ADA).map(|row| row.word(0))).flatten();
-                (word(), word())
+                let mut word = || reader.read(|rows| rows.find(ADA).map_or(0, |row| row.word(0))).unwrap();
+                let first = word();
+                let floor = revision.load(Ordering::Acquire);
+                (first, floor, word())
             })
         };
         // A wider row: the shard is rebuilt.
-        put(&table, &mut rows, ADA, &[2, 2], || ());
-        let (first, second) = reader.join().unwrap();
-        assert!(Some(1) <= first && first <= second, "{first:?}, then {second:?}");
+        put(&table, &mut rows, ADA, &[2, 2], || revision.store(2, Ordering::Release));
+        let (first, floor, second) = reader.join().unwrap();
+        assert!(1 <= first && first <= second, "{first}, then {second}");
+        assert!(u64::from(second) >= floor, "revision {floor}, but {second}");
     });
 }
 
