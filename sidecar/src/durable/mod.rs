@@ -116,3 +116,6 @@ impl Durable {
         self.backlog.dropped();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -319,6 +319,7 @@ impl Driver {
                 }
             }
             Output::TakeSnapshot { stream } => {
+                tracing::info!(authority = self.connections.url(stream), "a snapshot comes");
                 let id_key = self.connections.get(stream).and_then(|connection| connection.id_key);
                 self.snapshot = id_key.map(|id_key| Snapshot::new(stream, id_key));
             }
