@@ -155,12 +155,14 @@ impl DecisionService for Decisions {
 mod tests {
     use super::*;
     use crate::node::WAITING_MAX;
-    use crate::table::Heads;
+    use crate::table::{Heads, Incoming};
     use consent::pb;
     use consent_core::chain::Chain;
     use consent_core::confirm::{Lease, Place};
     use consent_core::decision::Reason;
     use consent_core::digest::Digest;
+    use consent_core::head::{AccountHead, Head, HeadKey};
+    use consent_core::ledger::HeadRecord;
     use consent_core::words::{Epoch, IdKey, Incarnation, Revision, Timestamp};
     use std::cell::Cell;
     use std::pin::pin;
@@ -191,18 +193,21 @@ mod tests {
         Arc::new(node)
     }
 
-    fn reason(node: &Node, now: impl Fn() -> Moment, floor: Option<Position>) -> (Reason, Basis) {
-        let request = pb::CanTrainRequest {
-            account: "ada".to_owned(),
+    fn request(account: &str) -> pb::CanTrainRequest {
+        pb::CanTrainRequest {
+            account: account.to_owned(),
             artifact: Some(pb::Artifact {
                 id: "chat-1".to_owned(),
                 collected_at: Some(consent::convert::to_timestamp(Timestamp::from_millis(1))),
                 ..pb::Artifact::default()
             }),
             min_position: None,
-        };
+        }
+    }
+
+    fn reason(node: &Node, now: impl Fn() -> Moment, floor: Option<Position>) -> (Reason, Basis) {
         let mut answers = [Decision::NOT_READY];
-        let basis = decide(node, now, floor, &[asked(&request).unwrap()], &mut answers);
+        let basis = decide(node, now, floor, &[asked(&request("ada")).unwrap()], &mut answers);
         (answers[0].reason, basis)
     }
 
@@ -216,6 +221,29 @@ mod tests {
         let cold = Node::new(Incarnation::new([2; 16]));
         cold.publish(lease(EPOCH, 5000));
         assert_eq!(reason(&cold, now, None).0, Reason::NotReady);
+    }
+
+    #[test]
+    fn deciding_allocates_nothing() {
+        let node = node(lease(EPOCH, 5000));
+        let secret = IdKey::new([3; 16]);
+        let (mut heads, Position { epoch, revision }) = (Heads::new(secret), position(EPOCH, 1));
+        let bytes = Head::Account(AccountHead::Erased { rev: revision }).encode();
+        let record = HeadRecord { key: HeadKey::Account(secret.account("account-0")), bytes };
+        heads.put_if_newer(Incoming::read(record, revision).unwrap());
+        let place = Place { epoch, revision, chain: Chain::EMPTY, digest: heads.digest() };
+        node.table.install(heads, &place, Timestamp::from_millis(1));
+        let requests: Vec<_> = (0..100).map(|n| request(&format!("account-{n}"))).collect();
+        let asked: Vec<_> = requests.iter().map(|request| asked(request).unwrap()).collect();
+        let mut answers = vec![Decision::NOT_READY; asked.len()];
+        let mut all = || {
+            decide(&node, || at(1000), None, &asked[..1], &mut answers[..1]);
+            decide(&node, || at(1000), None, &asked, &mut answers);
+        };
+        // A thread's first look at a shared value takes it a place to say so.
+        all();
+        assert_eq!(allocation_counter::measure(all).count_total, 0);
+        assert_eq!([0, 1].map(|n| answers[n].reason), [Reason::UnknownProduct, Reason::UnknownAccount]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Every order in which a reader may meet a change of the table, and every value that a weak memory may show it.
+//! The orders in which a reader may meet a change of the table, and every value that a weak memory may show it.
 //!
 //! The sources of the table are compiled here over the model checker's atomics.
 
