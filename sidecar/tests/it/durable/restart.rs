@@ -2,10 +2,12 @@
 
 use super::stage::{LOG, Stage};
 use crate::ledger::frames;
+use crate::node::question;
 use crate::script::long;
 use consent::pb::{Reason, SidecarState};
 use consent_core::chain::Chain;
 use consent_core::confirm::{Start, Unwelcome};
+use consent_core::event::Event;
 use consent_core::words::{Choice, Epoch};
 use redis::Commands;
 
@@ -25,6 +27,21 @@ async fn a_restart_goes_on_from_the_copy_and_takes_no_snapshot() {
     stage.kept().await;
     drop((node, session));
     stage.goes_on(Reason::AccountOptedIn).await;
+}
+
+#[tokio::test]
+async fn a_head_that_needs_a_newer_reader_is_kept_and_denied_as_before() {
+    let mut stage = Stage::set().await;
+    let (node, session) = stage.first_run().await;
+    let bob = stage.ledger.account("bob");
+    let newer = stage.ledger.append_newer(Event::AccountPut { account: bob, organization: None });
+    session.say(frames([newer])).await;
+    stage.kept().await;
+    drop((node, session));
+
+    let (node, _session) = stage.goes_on(Reason::PlanDefaultIn).await;
+    let denied = node.decisions.clone().can_train(question("bob")).await.expect("an answer").into_inner();
+    assert_eq!(denied.reason(), Reason::NotReady);
 }
 
 #[tokio::test]
