@@ -10,7 +10,12 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A lock outlives its owner for a moment: in a child that was forked and has not become its program yet, or in a
+/// process that is ending. So it is tried for about a second.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A directory that this process owns. The lock ends with it, and with the process however it ends.
 #[derive(Debug)]
@@ -21,12 +26,12 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Takes the directory, which is made with an empty database where there is none.
-    pub(super) fn make(path: &Path) -> Result<Directory, StoreError> {
+    pub(super) async fn make(path: &Path) -> Result<Directory, StoreError> {
         let refused = |error: std::io::Error| {
             StoreError::Unavailable(format!("cannot make {}: {error}", path.display()))
         };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refused)?;
-        let directory = Directory::take(path)?;
+        let directory = Directory::take(path).await?;
         // SQLite gives its other files the mode of this one.
         let mut database = File::options();
         database.create(true).truncate(false).write(true).mode(0o600);
@@ -35,7 +40,7 @@ impl Directory {
     }
 
     /// Takes the directory, or says who has it.
-    pub(super) fn take(path: &Path) -> Result<Directory, StoreError> {
+    pub(super) async fn take(path: &Path) -> Result<Directory, StoreError> {
         let refused = |what: &str, why: &dyn std::fmt::Display| {
             StoreError::Unavailable(format!("{what} {}: {why}", path.display()))
         };
@@ -43,6 +48,12 @@ impl Directory {
         lock.create(true).truncate(false).write(true).mode(0o600);
         let lock = lock.open(path.join("lock"));
         let lock = lock.map_err(|error| refused("cannot lock the data directory", &error))?;
+        for _ in 1..TRIES {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(PAUSE).await,
+                Ok(()) | Err(_) => break,
+            }
+        }
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Directory { path: path.to_owned(), _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => {

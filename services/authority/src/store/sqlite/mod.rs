@@ -50,7 +50,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the store in a directory, which this process owns from now on, whose schema is this program's.
     pub async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
-        let directory = Directory::take(path)?;
+        let directory = Directory::take(path).await?;
         let database = directory.database();
         if !database.exists() {
             return Err(StoreError::Schema("there is none yet; `consent migrate` makes it".into()));
@@ -68,7 +68,7 @@ impl SqliteStore {
 /// Makes the directory and the file if there are none, and brings the schema up to this program's; a ledger that is
 /// born by it takes these random names.
 pub async fn migrate(path: &Path, epoch: Epoch, id_key: IdKey) -> Result<Migrated, StoreError> {
-    let directory = Directory::make(path)?;
+    let directory = Directory::make(path).await?;
     let options = options(&directory.database());
     let mut connection = options.connect().await.map_err(refused)?;
     let before = schema::version(&applied(&mut connection).await?);
