@@ -168,6 +168,18 @@ fn sql_stands_in_the_stores() {
 }
 
 #[test]
+fn redis_stands_in_the_durable_copy() {
+    let sources = files("rs");
+    let is_home = |source: &Source| source.within("sidecar/src/durable/");
+    let is_said =
+        sources.iter().filter(|s| is_home(s)).any(|s| s.code().any(|(_, line)| line.contains("redis::")));
+    assert!(is_said, "the durable copy was not found");
+    forbid("Redis outside the durable copy", &sources, |source, line| {
+        !is_home(source) && !source.is_test() && has_word(line, "redis::")
+    });
+}
+
+#[test]
 fn clocks_are_read_in_one_file() {
     let readings = [
         "clock_gettime",

@@ -5,7 +5,7 @@ use crate::signals::Signals;
 use crate::values;
 use clap::Args as ClapArgs;
 use consent::logs;
-use consent_sidecar::Config;
+use consent_sidecar::{Config, RedisAddress};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tracing::Level;
@@ -24,6 +24,10 @@ pub(crate) struct Args {
     /// Listen on this Unix socket too
     #[arg(long, value_name = "PATH", env = "CONSENT_SOCKET")]
     socket: Option<PathBuf>,
+    /// Keep a durable copy in this node's Redis, so that a restart costs no snapshot: unix:///PATH?db=0 or
+    /// redis://127.0.0.1:PORT. Without it the sidecar works from memory alone
+    #[arg(long, value_name = "URL", env = "CONSENT_REDIS", hide_env_values = true)]
+    redis: Option<RedisAddress>,
     /// How much to log to stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "CONSENT_LOG_LEVEL")]
     log_level: Level,
@@ -31,10 +35,10 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
-    let Args { authority, listen, socket, log_level } = args;
+    let Args { authority, listen, socket, redis, log_level } = args;
     logs::start(log_level);
     let mut signals = Signals::catch()?;
-    let config = Config { authorities: authority, listen, socket };
+    let config = Config { authorities: authority, listen, socket, redis };
     let mut sidecar = consent_sidecar::start(config).await.map_err(|e| Failure::cannot_start(&e))?;
     let ended = tokio::select! {
         () = signals.next() => Ok(Exit::Done),

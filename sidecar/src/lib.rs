@@ -4,18 +4,22 @@
 //!   authority ──sync stream──▶ sync (a thread of its own) ──▶ node: table, lease ──▶ decision ──▶ callers
 //! ```
 //!
+//! - `durable`: a copy of the table in the node's Redis, for the next start.
 //! - `sync`: drives the core's holder: connections, snapshots, frames, grants, acks.
 //! - `table`: the heads, in process memory.
 //! - `node`: what the threads share.
 //! - `decision`, `status`, `health`: what is served, on loopback TCP and on a Unix socket.
 
 mod decision;
+mod durable;
 mod health;
 mod node;
 mod serve;
 mod status;
 mod sync;
 mod table;
+
+pub use durable::{BadAddress, RedisAddress};
 
 use consent::VERSION;
 use consent_core::words::Incarnation;
@@ -39,6 +43,8 @@ pub struct Config {
     /// Where to answer on a Unix socket (mode 0660): a path in a directory that exists and that only those may enter
     /// who may ask.
     pub socket: Option<PathBuf>,
+    /// The node's Redis, for a durable copy of the table; `None`: from memory alone.
+    pub redis: Option<RedisAddress>,
 }
 
 /// Why a sidecar did not start, or went on no longer.
@@ -101,21 +107,24 @@ pub async fn start(config: Config) -> Result<Sidecar, StartError> {
 
     let served = serve::start(Arc::clone(&node), config.listen, config.socket, CONNECTIONS_MAX).await?;
     let leave = CancellationToken::new();
-    let synced = spawn_sync(node, authorities, leave.clone())?;
+    let redis = config.redis.as_ref().map(ToString::to_string);
+    let synced = spawn_sync(node, authorities, config.redis, leave.clone())?;
     tracing::info!(
         address = %served.address(),
         socket = served.socket().map(|path| path.display().to_string()),
         version = VERSION,
         authorities = config.authorities.join(","),
+        redis,
         "listening"
     );
     Ok(Sidecar { served, leave: leave.drop_guard(), synced })
 }
 
-/// Applying a snapshot must not delay an answer: sync has a thread and a runtime of its own.
+/// Applying a snapshot must not delay an answer: sync has a thread and a runtime of its own, and Redis with it.
 fn spawn_sync(
     node: Arc<Node>,
     authorities: Vec<Authority>,
+    redis: Option<RedisAddress>,
     leave: CancellationToken,
 ) -> io::Result<CancellationToken> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -124,7 +133,17 @@ fn spawn_sync(
     thread::Builder::new().name("consent-sync".to_owned()).spawn(move || {
         // Dropped by a panic, too.
         let _ended = ended;
-        runtime.block_on(Driver::new(node, authorities).run(leave));
+        let (durable, writer) = redis.map(|address| durable::open(address, Arc::clone(&node))).unzip();
+        let drive = Driver::new(node, authorities, durable).run(leave);
+        runtime.block_on(async {
+            match writer {
+                None => drive.await,
+                Some(writer) => tokio::select! {
+                    () = drive => (),
+                    () = writer.run() => (),
+                },
+            }
+        });
     })?;
     Ok(synced)
 }

@@ -12,7 +12,7 @@ use crate::pb::{self, ErrorReason, sync_request, sync_response};
 use crate::status::{name, status};
 use bytes::Bytes;
 use consent_core::chain::Link;
-use consent_core::confirm::{Frame, Place, Start, Terms, ToAuthority, ToSidecar, Unwelcome, Values};
+use consent_core::confirm::{Frame, Place, Seal, Start, Terms, ToAuthority, ToSidecar, Unwelcome, Values};
 use consent_core::digest::Digest;
 use consent_core::head::{HeadKey, HeadKind};
 use consent_core::ledger::HeadRecord;
@@ -95,6 +95,7 @@ pub fn sync_request(message: ToAuthority) -> pb::SyncRequest {
             incarnation: raw(incarnation.bytes()),
             have: place.map(proof),
             semantics_version: semantics.into(),
+            seal: None,
         }),
         ToAuthority::KeepAlive { nonce } => Message::KeepAlive(pb::KeepAlive { nonce: nonce.0 }),
         ToAuthority::Ack { revision, chain } => {
@@ -103,6 +104,24 @@ pub fn sync_request(message: ToAuthority) -> pb::SyncRequest {
         ToAuthority::Relinquish { last } => Message::Relinquish(pb::Relinquish { last_nonce: last.0 }),
     };
     pb::SyncRequest { message: Some(message) }
+}
+
+/// The same hello, of a place that is not remembered but was found with this seal.
+pub fn sealed(mut hello: pb::SyncRequest, seal: Seal) -> pb::SyncRequest {
+    if let Some(sync_request::Message::Hello(hello)) = &mut hello.message {
+        hello.seal = Some(raw(seal.bytes()));
+    }
+    hello
+}
+
+/// The seal that a hello carries; none where the sidecar remembers its place.
+pub fn seal(request: &pb::SyncRequest) -> Result<Option<Seal>, Refusal> {
+    match &request.message {
+        Some(sync_request::Message::Hello(pb::Hello { seal: Some(seal), .. })) => {
+            exactly("hello.seal", seal).map(Seal::new).map(Some)
+        }
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Reads what an authority says.
@@ -444,7 +463,7 @@ mod tests {
         assert_eq!(field(None), "message");
         assert_eq!(field(Some(Message::Hello(pb::Hello::default()))), "hello.incarnation");
         let have = Some(pb::Proof { position: None, ..proof(somewhere()) });
-        let hello = pb::Hello { incarnation: raw(&[1; 16]), have, semantics_version: 1 };
+        let hello = pb::Hello { incarnation: raw(&[1; 16]), have, semantics_version: 1, seal: None };
         assert_eq!(field(Some(Message::Hello(hello))), "hello.have.position");
         assert_eq!(
             field(Some(Message::Ack(pb::Ack { revision: u64::MAX, ..Default::default() }))),

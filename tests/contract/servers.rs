@@ -69,6 +69,7 @@ impl Servers {
             authorities: vec![format!("http://{}", authority.address())],
             listen: anywhere,
             socket: None,
+            redis: None,
         };
         let sidecar = consent_sidecar::start(config).await.expect("a sidecar");
         let to_sidecar = connect(&sidecar.address().to_string()).await;

@@ -90,6 +90,8 @@ pub(crate) struct Cluster {
     sidecar: Option<(Process, String)>,
     authority: Option<(Process, String)>,
     relay: Relay,
+    /// The Redis of the sidecar.
+    redis: Option<String>,
     _postgres: Option<Postgres>,
     home: TempDir,
     // What ended processes had written.
@@ -117,6 +119,7 @@ impl Cluster {
             sidecar: None,
             authority: None,
             relay,
+            redis: None,
             _postgres: postgres,
             home,
             logs,
@@ -128,6 +131,20 @@ impl Cluster {
     /// The same with the seed's policy in force and a sidecar that is LIVE.
     pub(crate) async fn live(kind: StoreKind, terms: Terms) -> anyhow::Result<Cluster> {
         let mut cluster = Cluster::start(kind, terms).await?;
+        cluster.authority().await?.publish_policy().await?;
+        cluster.start_sidecar().await?;
+        cluster.node().await?.until(consent::pb::SidecarState::Live).await?;
+        Ok(cluster)
+    }
+
+    /// The same with a Redis for the sidecar's durable copy.
+    pub(crate) async fn live_with_redis(
+        kind: StoreKind,
+        terms: Terms,
+        redis: String,
+    ) -> anyhow::Result<Cluster> {
+        let mut cluster = Cluster::start(kind, terms).await?;
+        cluster.redis = Some(redis);
         cluster.authority().await?.publish_policy().await?;
         cluster.start_sidecar().await?;
         cluster.node().await?.until(consent::pb::SidecarState::Live).await?;
@@ -258,6 +275,9 @@ impl Cluster {
         arguments.push(format!("http://{upstream}"));
         arguments.push("--socket".to_owned());
         arguments.push(self.socket_path().display().to_string());
+        if let Some(redis) = &self.redis {
+            arguments.extend(["--redis".to_owned(), redis.clone()]);
+        }
         Process::start("the sidecar", &arguments)
     }
 }

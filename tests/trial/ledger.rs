@@ -97,6 +97,7 @@ impl Follower {
                 digest: self.digest.bytes().to_vec().into(),
             }),
             semantics_version: u32::from(SEMANTICS),
+            seal: None,
         };
         let hello = SyncRequest { message: Some(sync_request::Message::Hello(hello)) };
         let mut client = SyncServiceClient::new(connect(address).await?);

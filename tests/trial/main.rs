@@ -21,6 +21,7 @@ mod relay;
 mod seed;
 mod slow_wire;
 mod tally;
+mod warm;
 
 use anyhow::{Context, bail};
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ const USAGE: &str = "usage: trial VERB [ARG]
   demo             the first minute of the README, played and checked
   crash [N]        kill -9 of the authority under 64 writers, and of the sidecar: N times each, on each store
   cutoff [N]       the sidecar cut off from its authority N times in each way
+  redis [N]        kill -9 of the sidecar under writes, N times, its Redis lagging, hung, killed, wiped, swapped or edited
   hold [MINUTES]   answers used while people opt out; then the same with a fault planted
 ";
 
@@ -57,6 +59,7 @@ async fn run(arguments: &[String], tally: &mut Tally) -> anyhow::Result<()> {
         Some("demo") => demo::run(tally).await,
         Some("crash") => crash::run(tally, number(argument, 3)?).await,
         Some("cutoff") => cutoff::run(tally, number(argument, 2)?).await,
+        Some("redis") => warm::run(tally, number(argument, 14)?).await,
         Some("hold") => hold::run(tally, number(argument, 0.2)?).await,
         Some(other) => bail!("no such verb: {other}\n{USAGE}"),
         None => bail!("{USAGE}"),

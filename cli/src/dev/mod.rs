@@ -55,8 +55,12 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         terms: Terms::default(),
     };
     let mut authority = consent_authority::start(config).await.map_err(|e| Failure::cannot_start(&e))?;
-    let config =
-        consent_sidecar::Config { authorities: vec![url(authority.address())], listen: second, socket: None };
+    let config = consent_sidecar::Config {
+        authorities: vec![url(authority.address())],
+        listen: second,
+        socket: None,
+        redis: None,
+    };
     let mut sidecar = match consent_sidecar::start(config).await {
         Ok(sidecar) => sidecar,
         Err(e) => {

@@ -34,12 +34,14 @@
 //! - [`terms`]: T_S, T_R, rho, sigma, H, delta and lambda.
 //! - [`lease`]: the value by which serving threads answer (R10).
 //! - [`message`]: what holder and grantor say to each other.
+//! - [`seal`]: by which an authority believes a place that a sidecar does not remember itself.
 
 pub mod confirmer;
 pub mod grantor;
 pub mod holder;
 pub mod lease;
 pub mod message;
+pub mod seal;
 pub mod terms;
 
 pub use confirmer::Confirmer;
@@ -47,4 +49,5 @@ pub use grantor::Grantor;
 pub use holder::Holder;
 pub use lease::{Lease, Validity};
 pub use message::{Frame, Place, Start, Stream, ToAuthority, ToSidecar, Unwelcome};
+pub use seal::Seal;
 pub use terms::{Terms, UnsafeTerms, Values};

@@ -237,7 +237,8 @@ fn read_gate(from: &mut Reader<'_>) -> Result<Gate, Unreadable> {
     Ok(Gate { class: read_class(from.byte()?)?, since: from.seconds()? })
 }
 
-fn choice_and_plan(choice: Option<Choice>, plan: Option<PlanIndex>) -> u8 {
+/// A choice and a plan in one byte, which is never zero.
+pub fn choice_and_plan(choice: Option<Choice>, plan: Option<PlanIndex>) -> u8 {
     let choice = match choice {
         None => 1,
         Some(Choice::In) => 2,
@@ -246,7 +247,8 @@ fn choice_and_plan(choice: Option<Choice>, plan: Option<PlanIndex>) -> u8 {
     choice << 6 | plan.map_or(0, PlanIndex::get)
 }
 
-fn read_choice_and_plan(byte: u8) -> Result<(Option<Choice>, Option<PlanIndex>), Unreadable> {
+/// The choice and the plan in a byte.
+pub fn read_choice_and_plan(byte: u8) -> Result<(Option<Choice>, Option<PlanIndex>), Unreadable> {
     let choice = match byte >> 6 {
         1 => None,
         2 => Some(Choice::In),

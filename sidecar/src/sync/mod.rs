@@ -8,20 +8,23 @@
 mod backoff;
 mod connection;
 mod connections;
+mod copy;
 mod snapshot;
 
 pub(crate) use connections::Authority;
 
+use crate::durable::Durable;
 use crate::node::{Node, Standing};
 use crate::table::Incoming;
 use connection::{End, Event};
 use connections::{Awaited, Connections};
 use consent::clock;
-use consent::convert::sync::{Change, FromAuthority, sync_request};
+use consent::convert::sync::{Change, FromAuthority, sealed, sync_request};
 use consent_core::confirm::holder::{Cause, Input, Output};
 use consent_core::confirm::{Holder, Start, Stream, ToAuthority, ToSidecar, Unwelcome};
 use consent_core::head::SEMANTICS;
 use consent_core::words::{IdKey, Timestamp};
+use copy::{NodeCopy, Warm};
 use snapshot::{BadSnapshot, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,6 +40,7 @@ pub(crate) struct Driver {
     holder: Holder,
     connections: Connections,
     snapshot: Option<Snapshot>,
+    copy: NodeCopy,
     /// The head of the frame that the holder is told of, for it to order its apply.
     arriving: Option<(Timestamp, Incoming)>,
     /// What the holder is to be told once its outputs are performed.
@@ -51,7 +55,7 @@ pub(crate) struct Driver {
 impl Driver {
     /// A driver for one run of the process. The authority to begin with is drawn at random, so that not every node
     /// of a fleet begins with the same.
-    pub(crate) fn new(node: Arc<Node>, authorities: Vec<Authority>) -> Driver {
+    pub(crate) fn new(node: Arc<Node>, authorities: Vec<Authority>, durable: Option<Durable>) -> Driver {
         let (events, inbox) = mpsc::channel(EVENTS);
         let [first, ..] = *node.incarnation.bytes();
         Driver {
@@ -59,6 +63,7 @@ impl Driver {
             connections: Connections::new(authorities, usize::from(first), events),
             node,
             snapshot: None,
+            copy: NodeCopy::new(durable),
             arriving: None,
             inputs: VecDeque::new(),
             trouble: None,
@@ -70,6 +75,16 @@ impl Driver {
 
     /// Runs until `stop` is cancelled and everything is given back (R12).
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => self.leave(),
+            found = self.copy.load() => {
+                // Its digest is compared as soon as a welcome gives the secret for it.
+                if let Some(place) = found {
+                    self.step(Input::Loaded { place, digest: place.digest });
+                }
+            }
+        }
         while !self.has_left {
             if !self.is_leaving {
                 self.connections.ensure();
@@ -146,6 +161,9 @@ impl Driver {
                     Ok(heads) => {
                         let digest = heads.digest();
                         self.node.table.install(heads, &place, recorded_at);
+                        if digest == place.digest {
+                            self.copy.replaced(place, recorded_at);
+                        }
                         self.step(Input::SnapshotLoaded { stream, place, digest });
                     }
                 }
@@ -183,6 +201,21 @@ impl Driver {
             // Every key in the table was made under another secret: nothing in it would ever be found.
             self.trouble = Some("the authority hashes ids under another secret than the table's".to_owned());
             return self.step(Input::Doubted { cause: Cause::Foreign });
+        }
+        if start == Start::Continue
+            && let Some(proof) = self.copy.prove(&id_key)
+        {
+            match proof {
+                Ok(Warm { heads, place, recorded_at }) => {
+                    self.node.table.install(heads, &place, recorded_at);
+                    tracing::info!(revision = %place.revision, "the durable copy is the table");
+                }
+                Err(wrong) => {
+                    tracing::warn!(%wrong, "the durable copy is thrown away");
+                    self.trouble = Some(format!("its durable copy was not used: {wrong}"));
+                    return self.step(Input::Doubted { cause: copy::cause(&wrong) });
+                }
+            }
         }
         self.step(Input::Received { stream, message });
         self.stand();
@@ -276,8 +309,14 @@ impl Driver {
                 if matches!(message, ToAuthority::KeepAlive { .. }) {
                     connection.await_grant(clock::now());
                 }
+                let said = match (message, self.copy.seal()) {
+                    (ToAuthority::Hello { place: Some(_), .. }, Some(seal)) => {
+                        sealed(sync_request(message), seal)
+                    }
+                    (message, _) => sync_request(message),
+                };
                 let outbox = connection.outbox.as_ref();
-                if outbox.is_some_and(|outbox| outbox.try_send(sync_request(message)).is_err()) {
+                if outbox.is_some_and(|outbox| outbox.try_send(said).is_err()) {
                     self.note(stream, "it takes no messages any more".to_owned());
                     self.close(stream);
                     self.inputs.push_back(Input::Disconnected { stream });
@@ -285,16 +324,27 @@ impl Driver {
             }
             Output::Apply { frame, .. } => {
                 if let Some((recorded_at, head)) = self.arriving.take() {
+                    let record = self.copy.record(&head);
                     let digest = self.node.table.apply(&frame, recorded_at, head);
+                    if digest == frame.digest {
+                        self.copy.changed(&frame, recorded_at, record);
+                    }
                     self.inputs.push_back(Input::Applied { revision: frame.revision, digest });
                 }
             }
             Output::TakeSnapshot { stream } => {
+                tracing::info!(authority = self.connections.url(stream), "a snapshot comes");
                 let id_key = self.connections.get(stream).and_then(|connection| connection.id_key);
                 self.snapshot = id_key.map(|id_key| Snapshot::new(stream, id_key));
             }
-            Output::DropTable => self.node.table.clear(),
-            Output::EnterEpoch(epoch) => self.node.table.enter(epoch),
+            Output::DropTable => {
+                self.copy.dropped();
+                self.node.table.clear();
+            }
+            Output::EnterEpoch(epoch) => {
+                self.node.table.enter(epoch);
+                self.copy.entered(epoch);
+            }
             Output::Publish(lease) => {
                 self.node.publish(lease);
                 if lease.is_some() {

@@ -1,58 +1,139 @@
 //! The table: every head that the node mirrors, in process memory, at one position.
 //!
-//! Readers see one state at one position for a whole answer or batch. One writer, the sync thread, changes it: a
-//! change is read, digested and compared before readers are kept out, and a snapshot is built beside the table and
-//! then put in its place, so no answer waits for more than the exchange of one head. A table whose digest is not
-//! what the authority says it is never becomes visible.
+//! One writer, the sync thread, changes it a head at a time, in place. Readers take no lock and are never waited
+//! for: an answer is decided from what stood in the table at one moment, or it is decided again (`sequenced`). So
+//! one answer is of one state; and a state is never older than a position that was read before it, so the position
+//! that a batch reads first is a floor for all of its items. A change is read, digested and compared before it is
+//! stored, and a snapshot is built beside the table and then put in its place. A table whose digest is not what the
+//! authority says it is never becomes visible; one that was replaced answers no more.
 //!
-//! Nothing outside this folder knows how heads are laid out.
+//! - `rows`: a row per head, in sorted shards that grow alone; 36 bytes for an account with two products.
+//! - `encoding`: heads as rows, and back. `names`: the organizations that rows refer to.
+//! - `layout`: all rows, as readers see them. `heads`: the same as the writer holds them, with their digest.
+//!
+//! Nothing outside this folder knows how heads are laid out. There is no `unsafe`: every word of a row is an atomic.
 
+mod atomic;
+mod encoding;
 mod heads;
+mod incoming;
+mod layout;
+mod names;
+#[cfg(test)]
+mod properties;
+mod rows;
+mod sequenced;
 
-pub(crate) use heads::{Heads, Incoming};
+pub(crate) use heads::Heads;
+pub(crate) use incoming::Incoming;
 
+use arc_swap::{ArcSwapOption, Guard};
+use atomic::{AtomicU64, Ordering};
 use consent_core::confirm::{Frame, Place};
 use consent_core::decision::{self, NotReady};
 use consent_core::digest::Digest;
 use consent_core::head::{AccountView, OrganizationLayer, PolicyHead};
+use consent_core::ledger::HeadRecord;
 use consent_core::words::{
-    AccountKey, ArtifactKey, Epoch, IdKey, OrganizationKey, Position, ProductIndex, Timestamp,
+    AccountKey, ArtifactKey, Epoch, IdKey, OrganizationKey, Position, ProductIndex, Revision, Timestamp,
 };
-use std::sync::{RwLock, RwLockReadGuard};
+use layout::Layout;
+use sequenced::Sequenced;
+use std::hint::black_box;
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
-/// All heads at one position.
+/// All heads, from one installation to the next.
 #[derive(Debug)]
 pub(crate) struct State {
-    heads: Heads,
-    position: Position,
+    id_key: IdKey,
+    epoch: Epoch,
+    revision: AtomicU64,
+    /// Unix milliseconds.
+    recorded_at: AtomicU64,
+    accounts: AtomicU64,
+    layout: Sequenced<Layout>,
+}
+
+/// What stood in the table at one moment.
+pub(crate) struct Seen<'a> {
+    layout: &'a Layout,
     recorded_at: Timestamp,
 }
 
 impl State {
-    /// Where it stands.
+    fn new(heads: &Heads, position: Position, recorded_at: Timestamp) -> State {
+        State {
+            id_key: *heads.id_key(),
+            epoch: position.epoch,
+            revision: AtomicU64::new(position.revision.get()),
+            recorded_at: AtomicU64::new(recorded_at.millis().cast_unsigned()),
+            accounts: AtomicU64::new(heads.accounts()),
+            layout: Sequenced::new(heads.layout()),
+        }
+    }
+
+    /// Where it stands: a floor for whatever the caller reads from it afterwards.
     pub(crate) fn position(&self) -> Position {
-        self.position
+        // Stored after the rows of its revision, so whoever sees it sees them.
+        let revision = self.revision.load(Ordering::Acquire);
+        Position { epoch: self.epoch, revision: Revision::new(revision).unwrap_or(Revision::ZERO) }
     }
 
     /// The secret under which ids are hashed to look them up here.
     pub(crate) fn id_key(&self) -> &IdKey {
-        self.heads.id_key()
+        &self.id_key
     }
 
     /// How many accounts it holds.
     pub(crate) fn accounts(&self) -> u64 {
-        self.heads.accounts()
+        self.accounts.load(Ordering::Relaxed)
+    }
+
+    /// Reads it, at one moment or at many.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { layout: self.layout.reader(), recorded_at: &self.recorded_at }
+    }
+
+    fn move_to(&self, revision: Revision, recorded_at: Timestamp) {
+        self.recorded_at.store(recorded_at.millis().cast_unsigned(), Ordering::Relaxed);
+        self.revision.store(revision.get(), Ordering::Release);
     }
 }
 
-impl decision::Heads for State {
+/// Reads the table at one moment after the other: one for each item of a batch.
+pub(crate) struct Reader<'a> {
+    layout: sequenced::Reader<'a, Layout>,
+    recorded_at: &'a AtomicU64,
+}
+
+impl Reader<'_> {
+    /// What `read` gives for one moment; it may be called again. `None`: the table was replaced, and answers no
+    /// more.
+    pub(crate) fn read<R>(&mut self, mut read: impl FnMut(&Seen<'_>) -> R) -> Option<R> {
+        let recorded_at = self.recorded_at;
+        self.layout.read(|layout| {
+            let recorded_at = recorded_at.load(Ordering::Relaxed).cast_signed();
+            read(&Seen { layout, recorded_at: Timestamp::from_millis(recorded_at) })
+        })
+    }
+
+    /// Asks memory for what decisions about these will need, all at once instead of one after the other.
+    pub(crate) fn touch(&mut self, keys: impl Iterator<Item = (AccountKey, ArtifactKey)> + Clone) {
+        let touch = |layout: &Layout| {
+            keys.clone().fold(0, |sum, (account, artifact)| sum ^ layout.touch(account, artifact))
+        };
+        black_box(self.layout.read(touch));
+    }
+}
+
+impl decision::Heads for Seen<'_> {
     fn recorded_at(&self) -> Timestamp {
         self.recorded_at
     }
 
     fn policy(&self) -> Result<&PolicyHead, NotReady> {
-        self.heads.policy()
+        self.layout.policy()
     }
 
     fn account(
@@ -60,7 +141,7 @@ impl decision::Heads for State {
         key: AccountKey,
         product: Option<ProductIndex>,
     ) -> Result<Option<AccountView>, NotReady> {
-        Ok(self.heads.account(key)?.map(|head| head.view(product)))
+        self.layout.account(key, product)
     }
 
     fn organization(
@@ -68,41 +149,53 @@ impl decision::Heads for State {
         key: OrganizationKey,
         product: ProductIndex,
     ) -> Result<Option<OrganizationLayer>, NotReady> {
-        Ok(self.heads.organization(key)?.map(|head| head.layer(product)))
+        self.layout.organization(key, product)
     }
 
     fn is_excluded(&self, key: ArtifactKey) -> Result<bool, NotReady> {
-        self.heads.is_excluded(key)
+        self.layout.is_excluded(key)
     }
+}
+
+/// What the writer holds: the heads, and what readers see of them.
+#[derive(Debug)]
+struct Installed {
+    heads: Heads,
+    state: Arc<State>,
 }
 
 /// The node's table: a state, or none while there is no complete one.
 #[derive(Debug)]
 pub(crate) struct Table {
-    state: RwLock<Option<State>>,
+    state: ArcSwapOption<State>,
+    /// Nobody waits for it: only the sync thread takes it.
+    installed: Mutex<Option<Installed>>,
     position: watch::Sender<Option<Position>>,
 }
 
-/// What one answer or batch is decided from. It keeps the writer waiting: drop it soon.
-pub(crate) struct View<'a>(Option<RwLockReadGuard<'a, Option<State>>>);
+/// What one answer or batch is decided from. It keeps memory, not the writer: drop it soon.
+pub(crate) struct View(Guard<Option<Arc<State>>>);
 
-impl View<'_> {
+impl View {
     /// The state; `None`: there is no complete table.
     pub(crate) fn state(&self) -> Option<&State> {
-        self.0.as_ref()?.as_ref()
+        self.0.as_deref()
     }
 }
 
 impl Table {
     /// A table that holds nothing.
     pub(crate) fn new() -> Table {
-        Table { state: RwLock::new(None), position: watch::Sender::new(None) }
+        Table {
+            state: ArcSwapOption::empty(),
+            installed: Mutex::new(None),
+            position: watch::Sender::new(None),
+        }
     }
 
-    /// One state for a whole answer or batch.
-    pub(crate) fn read(&self) -> View<'_> {
-        // A writer that panicked may have left half a change: there is no complete table any more.
-        View(self.state.read().ok())
+    /// The state for a whole answer or batch.
+    pub(crate) fn read(&self) -> View {
+        View(self.state.load())
     }
 
     /// Where the table stands, to wait for. Only a hint: what [`Table::read`] gives counts.
@@ -119,53 +212,69 @@ impl Table {
     pub(crate) fn install(&self, heads: Heads, place: &Place, recorded_at: Timestamp) {
         if heads.digest() == place.digest {
             let position = Position { epoch: place.epoch, revision: place.revision };
-            self.exchange(Some(State { heads, position, recorded_at }));
+            let state = Arc::new(State::new(&heads, position, recorded_at));
+            self.exchange(|_| Some(Installed { heads, state }));
         }
     }
 
     /// Applies one revision, if the table then has the digest that it should have. Gives the digest that it has,
     /// or would have.
     pub(crate) fn apply(&self, frame: &Frame, recorded_at: Timestamp, head: Incoming) -> Digest {
-        let digest = match self.read().state() {
-            Some(state) => state.heads.digest_with(&head),
-            None => return Digest::EMPTY,
-        };
+        // A writer that panicked may have left half a change: there is no complete table any more.
+        let Ok(mut installed) = self.installed.lock() else { return Digest::EMPTY };
+        let Some(Installed { heads, state }) = installed.as_mut() else { return Digest::EMPTY };
+        let digest = heads.digest_with(&head);
         if digest == frame.digest {
-            self.change(|state| {
-                state.heads.put(head, digest);
-                state.position.revision = frame.revision;
-                state.recorded_at = recorded_at;
+            let change = heads.prepare(head);
+            state.layout.write(change.is_laid_out_anew.then(|| heads.layout()), || {
+                heads.store(&change);
+                state.move_to(frame.revision, recorded_at);
             });
+            heads.settle(change, digest);
+            state.accounts.store(heads.accounts(), Ordering::Relaxed);
+            self.position.send_replace(Some(state.position()));
         }
         digest
     }
 
+    /// How many heads it holds, about, and the secret under which their keys were made.
+    pub(crate) fn size(&self) -> Option<(usize, IdKey)> {
+        let installed = self.installed.lock().ok()?;
+        installed.as_ref().map(|Installed { heads, .. }| (heads.len(), *heads.id_key()))
+    }
+
+    /// One of 256 parts of its heads, by the ninth byte of their keys: for the sync thread, to copy the table piece by
+    /// piece.
+    pub(crate) fn part(&self, part: u8) -> Option<Vec<HeadRecord>> {
+        let installed = self.installed.lock().ok()?;
+        installed.as_ref().map(|Installed { heads, .. }| heads.part(part).collect())
+    }
+
     /// Goes on, unchanged, in another epoch.
     pub(crate) fn enter(&self, epoch: Epoch) {
-        self.change(|state| state.position.epoch = epoch);
+        self.exchange(|installed| {
+            let Installed { heads, state } = installed?;
+            let position = Position { epoch, revision: state.position().revision };
+            let recorded_at = Timestamp::from_millis(state.recorded_at.load(Ordering::Relaxed).cast_signed());
+            let state = Arc::new(State::new(&heads, position, recorded_at));
+            Some(Installed { heads, state })
+        });
     }
 
     /// Holds nothing any more.
     pub(crate) fn clear(&self) {
-        self.exchange(None);
+        self.exchange(|_| None);
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let Ok(mut guard) = self.state.write() else { return };
-        let Some(state) = guard.as_mut() else { return };
-        change(state);
-        let position = state.position;
-        drop(guard);
-        self.position.send_replace(Some(position));
-    }
-
-    fn exchange(&self, state: Option<State>) {
-        let position = state.as_ref().map(State::position);
-        let Ok(mut guard) = self.state.write() else { return };
-        let before = std::mem::replace(&mut *guard, state);
-        drop(guard);
-        // What may be millions of heads is freed only now, when nobody waits for the lock.
-        drop(before);
+    /// Puts another state in the place of the one there is, from which nobody then reads any more.
+    fn exchange(&self, next: impl FnOnce(Option<Installed>) -> Option<Installed>) {
+        let Ok(mut installed) = self.installed.lock() else { return };
+        *installed = next(installed.take());
+        let state = installed.as_ref().map(|installed| Arc::clone(&installed.state));
+        let position = state.as_deref().map(State::position);
+        if let Some(before) = self.state.swap(state) {
+            before.layout.retire();
+        }
         self.position.send_replace(position);
     }
 }
@@ -176,8 +285,6 @@ mod tests {
     use consent_core::chain::{Chain, Link};
     use consent_core::decision::Heads as _;
     use consent_core::head::{AccountHead, Head, HeadKey, SEMANTICS};
-    use consent_core::ledger::HeadRecord;
-    use consent_core::words::Revision;
 
     const EPOCH: Epoch = Epoch::new([1; 16]);
     const ADA: AccountKey = AccountKey::new([5; 16]);
@@ -217,6 +324,10 @@ mod tests {
         table.read().state().map(State::position)
     }
 
+    fn ada(table: &Table) -> Result<Option<AccountView>, NotReady> {
+        table.read().state().unwrap().reader().read(|seen| seen.account(ADA, None)).unwrap()
+    }
+
     fn at(number: u64) -> Option<Position> {
         Some(Position { epoch: EPOCH, revision: revision(number) })
     }
@@ -244,10 +355,10 @@ mod tests {
         let table = table(heads());
         let right = table.apply(&frame(2, Digest::new([9; 32])), Timestamp::from_millis(2), incoming(2));
         assert_eq!(position(&table), at(1));
-        assert!(table.read().state().unwrap().account(ADA, None).unwrap().is_none());
+        assert_eq!(ada(&table), Ok(None));
         let digest = table.apply(&frame(2, right), Timestamp::from_millis(2), incoming(2));
         assert_eq!((digest, position(&table)), (right, at(2)));
-        assert!(table.read().state().unwrap().account(ADA, None).unwrap().is_some());
+        assert_eq!(ada(&table), Ok(Some(AccountView::Erased)));
     }
 
     #[test]
@@ -258,11 +369,12 @@ mod tests {
         holding.put_if_newer(Incoming::read(record, revision(2)).unwrap());
         assert_ne!(holding.digest(), Digest::EMPTY);
         let table = table(holding);
-        assert_eq!(table.read().state().unwrap().account(ADA, None), Err(NotReady));
+        assert_eq!(ada(&table), Err(NotReady));
 
-        let digest = table.read().state().unwrap().heads.digest_with(&incoming(3));
+        let digest = table.apply(&frame(3, Digest::EMPTY), Timestamp::from_millis(3), incoming(3));
+        assert_eq!((ada(&table), position(&table)), (Err(NotReady), at(1)));
         table.apply(&frame(3, digest), Timestamp::from_millis(3), incoming(3));
-        assert!(table.read().state().unwrap().account(ADA, None).is_ok());
+        assert_eq!(ada(&table), Ok(Some(AccountView::Erased)));
         let mut afresh = heads();
         afresh.put_if_newer(incoming(3));
         assert_eq!(digest, afresh.digest());
@@ -273,6 +385,20 @@ mod tests {
         let mut record = head(2);
         record.bytes.push(0);
         assert!(Incoming::read(record, revision(2)).is_err());
+    }
+
+    #[test]
+    fn a_table_that_was_replaced_answers_no_more() {
+        let table = table(heads());
+        let view = table.read();
+        let before = view.state().unwrap();
+        assert!(before.reader().read(|_| ()).is_some());
+        table.enter(Epoch::new([2; 16]));
+        assert!(before.reader().read(|_| ()).is_none());
+        let now = table.read();
+        assert!(now.state().unwrap().reader().read(|_| ()).is_some());
+        table.clear();
+        assert!(now.state().unwrap().reader().read(|_| ()).is_none());
     }
 
     #[test]

@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod answers;
+mod durable;
 mod lease;
 mod ledger;
 mod node;
 mod resync;
 mod script;
 mod serving;
+
+#[path = "../../../tests/support/redis.rs"]
+mod redis_server;

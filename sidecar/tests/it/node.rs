@@ -28,12 +28,17 @@ pub(crate) fn config(authorities: &[&Authority]) -> Config {
         authorities: authorities.iter().map(|authority| authority.url.clone()).collect(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         socket: None,
+        redis: None,
     }
 }
 
 impl Node {
     pub(crate) async fn start(authorities: &[&Authority]) -> Node {
-        let sidecar = consent_sidecar::start(config(authorities)).await.expect("it starts");
+        Node::start_with(config(authorities)).await
+    }
+
+    pub(crate) async fn start_with(config: Config) -> Node {
+        let sidecar = consent_sidecar::start(config).await.expect("it starts");
         let url = format!("http://{}", sidecar.address());
         let channel = Channel::from_shared(url).expect("an address").connect().await.expect("it listens");
         Node { sidecar, decisions: DecisionServiceClient::new(channel.clone()), channel }

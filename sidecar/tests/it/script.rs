@@ -5,7 +5,7 @@ use consent::convert::sync;
 use consent::pb::sync_service_server::{SyncService, SyncServiceServer};
 use consent::pb::{SyncRequest, SyncResponse};
 use consent_core::chain::Chain;
-use consent_core::confirm::{Place, Start, Terms, ToAuthority, Values};
+use consent_core::confirm::{Place, Seal, Start, Terms, ToAuthority, Values};
 use consent_core::words::{Incarnation, Nonce, Revision, Span};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -82,7 +82,7 @@ impl SyncService for Sessions {
         request: Request<Streaming<SyncRequest>>,
     ) -> Result<Response<ReceiverStream<Result<SyncResponse, Status>>>, Status> {
         let (to, responses) = mpsc::channel(64);
-        let session = Session { from: request.into_inner(), to };
+        let session = Session { from: request.into_inner(), to, seal: None };
         self.0.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(responses)))
     }
@@ -137,6 +137,8 @@ impl Drop for Authority {
 pub(crate) struct Session {
     from: Streaming<SyncRequest>,
     to: mpsc::Sender<Result<SyncResponse, Status>>,
+    /// The seal on the last message, if it was a hello that carries one.
+    pub(crate) seal: Option<Seal>,
 }
 
 impl Session {
@@ -152,6 +154,7 @@ impl Session {
     /// The next message; none when the sidecar has closed the stream.
     pub(crate) async fn hear_or_end(&mut self) -> Option<ToAuthority> {
         let request = soon("a message", self.from.message()).await.ok().flatten()?;
+        self.seal = sync::seal(&request).expect("the sidecar speaks the contract");
         Some(sync::to_authority(request).expect("the sidecar speaks the contract"))
     }
 
@@ -198,7 +201,7 @@ impl Session {
     pub(crate) fn grant_from_now_on(self, place: Place) -> Granting {
         let (heard, acks) = watch::channel(None);
         let (last, nonces) = watch::channel(None);
-        let Session { mut from, to } = self;
+        let Session { mut from, to, .. } = self;
         let out = to.clone();
         let task = tokio::spawn(async move {
             let mut rest = Vec::new();

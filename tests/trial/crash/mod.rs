@@ -9,6 +9,8 @@ mod authority;
 mod sidecar;
 mod writer;
 
+pub(crate) use sidecar::{Seen, first_accept};
+
 use crate::cluster::StoreKind;
 use crate::random::Random;
 use crate::tally::Tally;

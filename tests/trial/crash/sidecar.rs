@@ -85,7 +85,7 @@ pub(super) async fn killed(
 }
 
 // The sidecar listens some time after its start: from then on it is asked.
-async fn first_accept(socket: &str) -> anyhow::Result<Node> {
+pub(crate) async fn first_accept(socket: &str) -> anyhow::Result<Node> {
     let connecting = async {
         loop {
             if let Ok(node) = Node::connect(socket).await {
@@ -97,18 +97,25 @@ async fn first_accept(socket: &str) -> anyhow::Result<Node> {
     tokio::time::timeout(PATIENCE, connecting).await.context("the sidecar never listens")
 }
 
+/// What a sidecar answered from its first breath on, about somebody who opted out while it was dead and about a
+/// bystander.
 #[derive(Debug, Default)]
-struct Seen {
-    live: bool,
-    allowed_bystander: bool,
-    early: BTreeMap<Reason, u64>,
-    opted_out: u64,
-    wrong: Vec<String>,
+pub(crate) struct Seen {
+    /// It has said that it is LIVE.
+    pub(crate) live: bool,
+    /// It allows the bystander, and knows of the opt-out.
+    pub(crate) allowed_bystander: bool,
+    /// Answers before it was LIVE.
+    pub(crate) early: BTreeMap<Reason, u64>,
+    /// Answers about those who opted out.
+    pub(crate) opted_out: u64,
+    /// What must not be.
+    pub(crate) wrong: Vec<String>,
 }
 
 impl Seen {
-    // Two answers, then the state: not yet LIVE after them means not LIVE before them.
-    async fn ask(
+    /// Two answers, then the state: not yet LIVE after them means not LIVE before them.
+    pub(crate) async fn ask(
         &mut self,
         node: &mut Node,
         person: &str,

@@ -32,7 +32,7 @@ impl Holder {
             out.push(Output::DropTable);
             return;
         }
-        self.table = Some(Table::loaded(place, now));
+        self.table = Some(Table::copied(place, now));
     }
 
     pub(super) fn welcomed(&mut self, now: Moment, at: usize, welcome: Welcome, out: &mut Vec<Output>) {
@@ -73,6 +73,7 @@ impl Holder {
             self.was_live = false;
             out.push(Output::EnterEpoch(welcome.epoch));
         }
+        table.accept();
         let at = if foreign { self.close_others(at, out) } else { at };
         self.accept(at, welcome, Stage::Following, out);
     }

@@ -50,7 +50,9 @@ pub enum Input {
     Loaded {
         /// Where the copy says that it stands.
         place: Place,
-        /// The digest that the table itself has.
+        /// The digest that the table itself has. A driver that cannot tell before it knows the secret of a welcome
+        /// gives the one in `place`, shows the table to no reader, and keeps back a welcome that goes on from it
+        /// until it can; where the digests differ it gives [`Input::Doubted`] instead of the welcome.
         digest: Digest,
     },
     /// A connection to some replica stands.

@@ -105,7 +105,7 @@ impl Holder {
 
     /// A hint when to call [`Holder::step`] with [`Input::TimePassed`]; safety never rests on it.
     pub fn wake_at(&self) -> Option<Moment> {
-        // Nothing gets ripe before a hold is known.
+        // No hold is known before the first welcome, and nothing ripens until then.
         let held = self.table.as_ref().filter(|_| self.hold > Span::ZERO);
         let mut at = held.and_then(|table| table.ripe_at(self.hold));
         let ripe = held.and_then(Table::ripe);
@@ -302,7 +302,7 @@ impl Holder {
             if self.hold > Span::ZERO {
                 table.ripen(now, self.hold);
             }
-            table.applied().into_iter().for_each(|place| self.summits.reach(place));
+            table.reached().into_iter().for_each(|place| self.summits.reach(place));
             let mut grants = self.links.iter_mut().filter_map(|link| link.grants.as_mut());
             if let Err(cause) = grants.try_for_each(|grants| grants.activate(now, table)) {
                 self.resync(cause, out);

@@ -67,14 +67,31 @@ pub(super) struct Table {
     unripe: VecDeque<(Mark, Moment)>,
     /// What has been visible for the hold: no answer from before it is valid.
     ripe: Option<Mark>,
+    /// Has an authority given it, or found it on its chain? A copy of one's own may say anything.
+    accepted: bool,
 }
 
 impl Table {
     /// A table just loaded: every revision in it became visible now (R6).
     pub(super) fn loaded(place: Place, now: Moment) -> Table {
-        let mark = Mark::from(place);
-        let unripe = VecDeque::from([(mark, now)]);
-        Table { epoch: place.epoch, applying: VecDeque::new(), recent: [mark].into(), unripe, ripe: None }
+        let (mark, epoch) = (Mark::from(place), place.epoch);
+        let (applying, unripe) = (VecDeque::new(), VecDeque::from([(mark, now)]));
+        Table { epoch, applying, recent: [mark].into(), unripe, ripe: None, accepted: true }
+    }
+
+    /// A table from the node's own copy, of which no authority has said anything yet.
+    pub(super) fn copied(place: Place, now: Moment) -> Table {
+        Table { accepted: false, ..Table::loaded(place, now) }
+    }
+
+    /// An authority goes on from it.
+    pub(super) fn accept(&mut self) {
+        self.accepted = true;
+    }
+
+    /// Where it stands, if an authority has said that there is such a place.
+    pub(super) fn reached(&self) -> Option<Place> {
+        self.applied().filter(|_| self.accepted)
     }
 
     pub(super) fn epoch(&self) -> Epoch {

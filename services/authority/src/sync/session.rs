@@ -12,7 +12,7 @@ use consent::convert::sync;
 use consent::pb::{SyncRequest, SyncResponse};
 use consent::status::status;
 use consent_core::chain::Chain;
-use consent_core::confirm::{Place, Stream, ToAuthority, ToSidecar};
+use consent_core::confirm::{Place, Seal, Stream, ToAuthority, ToSidecar};
 use consent_core::refusal::Refusal;
 use consent_core::words::{Incarnation, Revision};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl<R: Reader> Session<R> {
     pub(super) async fn run(self, mut inbound: Streaming<SyncRequest>) {
         let hello = tokio::select! {
             () = self.end.cancelled() => return,
-            hello = tokio::time::timeout(HELLO_WITHIN, hear(&mut inbound)) => hello,
+            hello = tokio::time::timeout(HELLO_WITHIN, self.hear_hello(&mut inbound)) => hello,
         };
         let (hello, sidecar, place) = match hello {
             Ok(Ok(Some(hello @ ToAuthority::Hello { incarnation, place, .. }))) => {
@@ -73,6 +73,22 @@ impl<R: Reader> Session<R> {
         if let Err(refusal) = heard {
             self.part(refusal);
         }
+    }
+
+    // R13: only a place that the sidecar remembers, or that is sealed, may be one that the ledger has lost. One from
+    // a copy that somebody else has written counts for nothing, and the sidecar gets a snapshot.
+    async fn hear_hello(&self, inbound: &mut Streaming<SyncRequest>) -> Result<Option<ToAuthority>, Refusal> {
+        let Ok(Some(request)) = inbound.message().await else { return Ok(None) };
+        let seal = sync::seal(&request)?;
+        let mut said = sync::to_authority(request)?;
+        if let (ToAuthority::Hello { place, incarnation, .. }, Some(seal)) = (&mut said, seal) {
+            let named = place.take();
+            *place = named.filter(|named| Seal::of(&self.shared.id_key, named) == seal);
+            if place.is_none() {
+                tracing::warn!(sidecar = %incarnation, "a hello names a place under a wrong seal");
+            }
+        }
+        Ok(Some(said))
     }
 
     // Hears the sidecar until its stream, or the session, is over.

@@ -2,14 +2,14 @@
 
 use consent::clock;
 use consent::convert::sync::{FromAuthority, from_authority, sync_request};
-use consent::pb::SyncResponse;
 use consent::pb::sync_service_client::SyncServiceClient;
+use consent::pb::{SyncRequest, SyncResponse};
 use consent_authority::Authority;
 use consent_core::confirm::{Place, Start, ToAuthority, ToSidecar};
 use consent_core::digest::{Digest, DigestKey};
 use consent_core::head::{Head, HeadKey};
 use consent_core::ledger::HeadRecord;
-use consent_core::words::{Incarnation, Moment, Nonce, Revision};
+use consent_core::words::{IdKey, Incarnation, Moment, Nonce, Revision};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,6 +23,8 @@ pub(crate) struct Bare {
     say: mpsc::Sender<consent::pb::SyncRequest>,
     inbound: Streaming<SyncResponse>,
     pub(crate) table: Table,
+    /// The secret of the welcome.
+    pub(crate) id_key: Option<IdKey>,
 }
 
 /// A grant, and when the keepalive that it answers was sent: from there its lease counts.
@@ -35,12 +37,17 @@ pub(crate) struct Granted {
 impl Bare {
     /// Connects, and says the first message.
     pub(crate) async fn open(authority: &Authority, first: ToAuthority) -> Result<Bare, Status> {
+        Bare::open_with(authority, sync_request(first)).await
+    }
+
+    /// Connects, and says the first message as it is on the wire.
+    pub(crate) async fn open_with(authority: &Authority, first: SyncRequest) -> Result<Bare, Status> {
         let address = format!("http://{}", authority.address());
         let mut client = SyncServiceClient::connect(address).await.expect("a connection");
         let (say, said) = mpsc::channel(64);
-        say.send(sync_request(first)).await.expect("room");
+        say.send(first).await.expect("room");
         let inbound = client.sync(ReceiverStream::new(said)).await?.into_inner();
-        Ok(Bare { say, inbound, table: Table::default() })
+        Ok(Bare { say, inbound, table: Table::default(), id_key: None })
     }
 
     /// A new run of a sidecar that has a table of this place, or none.
@@ -76,6 +83,7 @@ impl Bare {
             panic!("no welcome: {said:?}")
         };
         self.table.secret = Some(DigestKey::new(&id_key));
+        self.id_key = Some(id_key);
         start
     }
 

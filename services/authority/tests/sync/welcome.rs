@@ -2,13 +2,13 @@
 
 use crate::bare::{Bare, TOO_LONG, hello};
 use crate::ledger::{Ledger, long};
-use consent::convert::sync::why_unwelcome;
+use consent::convert::sync::{sealed, sync_request, why_unwelcome};
 use consent::pb::ErrorReason;
 use consent::status::name;
-use consent_authority::{Limits, StartError, StoreConfig, start};
+use consent_authority::{Authority, Limits, StartError, StoreConfig, start};
 use consent_core::chain::Chain;
-use consent_core::confirm::{Place, Start, ToAuthority, Unwelcome};
-use consent_core::words::{Epoch, Nonce, Revision};
+use consent_core::confirm::{Place, Seal, Start, ToAuthority, Unwelcome};
+use consent_core::words::{Epoch, IdKey, Nonce, Revision};
 use std::pin::pin;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -37,6 +37,42 @@ async fn a_sidecar_on_another_chain_of_the_same_epoch_is_held() {
     let forked = Place { chain: Chain::new([9; 32]), ..here };
     let mut sidecar = Bare::hello(&authority, Some(forked)).await;
     assert_eq!(why_unwelcome(&turned_away(&mut sidecar).await), Some(Unwelcome::Held));
+}
+
+/// The ledger as a sidecar with a durable copy finds it: a place there, and the deployment's secret.
+async fn copied(authority: &Authority) -> (Place, IdKey) {
+    let synced = Bare::synced(authority).await;
+    (synced.table.place.expect("a table"), synced.id_key.expect("a welcome"))
+}
+
+async fn sealed_hello(authority: &Authority, place: Place, secret: &IdKey) -> Bare {
+    let said = sealed(sync_request(hello(Some(place))), Seal::of(secret, &place));
+    Bare::open_with(authority, said).await.expect("a stream")
+}
+
+#[tokio::test]
+async fn a_sealed_place_is_as_good_as_a_remembered_one() {
+    let ledger = Ledger::new().await;
+    let (authority, caller) = ledger.serve(long()).await;
+    caller.publish_policy().await;
+    let (here, secret) = copied(&authority).await;
+    assert_eq!(sealed_hello(&authority, here, &secret).await.welcomed().await, Start::Continue);
+    let ahead = Place { revision: Revision::new(100).expect("a revision"), ..here };
+    let mut sidecar = sealed_hello(&authority, ahead, &secret).await;
+    assert_eq!(why_unwelcome(&turned_away(&mut sidecar).await), Some(Unwelcome::Held), "R13");
+}
+
+#[tokio::test]
+async fn a_place_under_a_wrong_seal_is_none_and_holds_no_ledger() {
+    let ledger = Ledger::new().await;
+    let (authority, caller) = ledger.serve(long()).await;
+    caller.publish_policy().await;
+    let (here, _) = copied(&authority).await;
+    let ahead = Place { revision: Revision::new(100).expect("a revision"), ..here };
+    let mut sidecar = sealed_hello(&authority, ahead, &IdKey::new([9; 16])).await;
+    assert_eq!(sidecar.welcomed().await, Start::Snapshot, "R13 is not for what anybody could have made up");
+    sidecar.snapshot().await;
+    sidecar.lease(1).await;
 }
 
 #[tokio::test]

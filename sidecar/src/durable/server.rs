@@ -1,0 +1,55 @@
+//! The one connection to the node's Redis.
+//!
+//! A connection that met an error is never used again: a command that timed out may still run, and a reply that was
+//! not waited for would be taken for the next one's. Whoever goes on after an error looks at what is there first.
+
+use super::address::RedisAddress;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisResult};
+use std::time::Duration;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// Longer than any command here takes a server that is well, shorter than anybody would wait for a start.
+const REPLY_WITHIN: Duration = Duration::from_secs(2);
+
+/// The node's Redis.
+pub(super) struct Server {
+    address: RedisAddress,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl Server {
+    /// Not connected yet.
+    pub(super) fn new(address: RedisAddress) -> Server {
+        Server { address, connection: None }
+    }
+
+    /// Connects, if it is not connected; says whether it was not.
+    pub(super) async fn connect(&mut self) -> RedisResult<bool> {
+        if self.connection.is_some() {
+            return Ok(false);
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_WITHIN))
+            .set_response_timeout(Some(REPLY_WITHIN));
+        let client = Client::open(self.address.info())?;
+        // The timeout covers the socket, not what is said over it first.
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let connected = tokio::time::timeout(CONNECT_WITHIN + REPLY_WITHIN, connecting).await;
+        self.connection = Some(connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??);
+        Ok(true)
+    }
+
+    /// Runs the commands and gives their replies. After an error it is no longer connected.
+    pub(super) async fn run<T: FromRedisValue>(&mut self, commands: &Pipeline) -> RedisResult<T> {
+        self.connect().await?;
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+        };
+        let replies = commands.query_async(connection).await;
+        if replies.is_err() {
+            self.connection = None;
+        }
+        replies
+    }
+}
