@@ -15,6 +15,7 @@ use clap::Args as ClapArgs;
 use consent::logs;
 use consent_authority::StoreConfig;
 use consent_core::confirm::Terms;
+use consent_sidecar::Sidecar;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -61,11 +62,11 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         socket: None,
         redis: None,
     };
-    let mut sidecar = match consent_sidecar::start(config).await {
+    let mut sidecar = match follow(&url(authority.address()), config).await {
         Ok(sidecar) => sidecar,
-        Err(e) => {
+        Err(failure) => {
             authority.stop().await;
-            return Err(Failure::cannot_start(&e));
+            return Err(failure);
         }
     };
     let addresses = (url(authority.address()), url(sidecar.address()));
@@ -83,6 +84,12 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         })
         .await;
     ended
+}
+
+// An authority that is not ready would turn the sidecar away, and a newcomer would read a warning about it.
+async fn follow(authority: &str, config: consent_sidecar::Config) -> Result<Sidecar, Failure> {
+    seed::until_serving(connect::connect(authority).await?).await?;
+    consent_sidecar::start(config).await.map_err(|e| Failure::cannot_start(&e))
 }
 
 /// Fills the ledger, waits until what is printed is true, prints it, and stays.

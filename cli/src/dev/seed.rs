@@ -121,15 +121,16 @@ async fn decided(sidecar: Channel, question: pb::CanTrainRequest) -> Result<(), 
     }
 }
 
-async fn until_serving(sidecar: Channel) -> Result<(), Failure> {
+/// Waits until a server, of either kind, is ready.
+pub(super) async fn until_serving(server: Channel) -> Result<(), Failure> {
     let watched = HealthCheckRequest { service: "consent.v1.DecisionService".to_owned() };
-    let mut states = HealthClient::new(sidecar).watch(request(watched)).await.map_err(refused)?.into_inner();
+    let mut states = HealthClient::new(server).watch(request(watched)).await.map_err(refused)?.into_inner();
     while let Some(state) = states.message().await.map_err(refused)? {
         if state.status() == ServingStatus::Serving {
             return Ok(());
         }
     }
-    Err(Failure::not_serving("the sidecar ended before it was ready"))
+    Err(Failure::not_serving("a server ended before it was ready"))
 }
 
 fn context(request_id: &str) -> pb::WriteContext {

@@ -267,7 +267,7 @@ impl Driver {
             End::Unwelcome(why) => {
                 let reason = match why {
                     Unwelcome::Held => "it does not have the history that this node has seen",
-                    Unwelcome::Busy { .. } => "it serves as many sidecars as it may",
+                    Unwelcome::Busy { .. } => "it is not ready, or serves as many sidecars as it may",
                     Unwelcome::Leaving => "it leaves",
                 };
                 self.note(stream, reason.to_owned());
