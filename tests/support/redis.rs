@@ -33,6 +33,11 @@ impl Redis {
         format!("unix://{}", self.socket().display())
     }
 
+    /// Its process; none while it does not run.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.server.as_ref().map(Child::id)
+    }
+
     /// A connection of the test's own.
     pub(crate) fn connect(&self) -> Result<redis::Connection, String> {
         let client = redis::Client::open(self.url()).map_err(|e| e.to_string())?;

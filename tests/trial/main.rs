@@ -14,7 +14,6 @@ mod demo;
 mod history;
 mod hold;
 mod ledger;
-mod process;
 mod random;
 mod reflection;
 mod relay;
@@ -22,6 +21,9 @@ mod seed;
 mod slow_wire;
 mod tally;
 mod warm;
+
+#[path = "../support/process.rs"]
+mod process;
 
 use anyhow::{Context, bail};
 use std::process::ExitCode;

@@ -1,12 +1,15 @@
-//! Real processes of the one binary: started, stopped, killed, and always reaped.
+//! Real processes, of the one binary above all: started, stopped, killed, and always reaped.
 //!
 //! A process says where it listens in its log (the line `listening`), so every port is the kernel's choice. All
-//! that it writes is kept: a failed trial shows the end of it, and every trial searches it for ids.
+//! that it writes is kept: a failed trial shows the end of it, and every trial searches it for ids. Shared by `#[path]`.
+
+#![allow(dead_code, unreachable_pub, reason = "each program uses its part")]
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -28,7 +31,12 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the binary with these arguments.
     pub(crate) fn start(name: &str, arguments: &[String]) -> anyhow::Result<Process> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_consent"))
+        Process::run(name, Path::new(env!("CARGO_BIN_EXE_consent")), arguments)
+    }
+
+    /// Starts any program with these arguments.
+    pub(crate) fn run(name: &str, program: &Path, arguments: &[String]) -> anyhow::Result<Process> {
+        let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -121,6 +129,11 @@ impl Process {
     fn last_lines(&self) -> String {
         let lines = self.output.borrow();
         lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn pid(&self) -> anyhow::Result<Pid> {

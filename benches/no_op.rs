@@ -1,0 +1,97 @@
+//! The server that decides nothing: what a call costs that does the same in all but the decision.
+//!
+//! The same messages, the same answers byte for byte in size, the same layers, limits and ports, the same form of
+//! runtime and the same services beside it as on a sidecar. What a sidecar takes longer than this is what deciding
+//! costs.
+
+use crate::node::Server;
+use consent::convert::decision::{response, responses};
+use consent::incoming::Bounded;
+use consent::pb::decision_service_server::{self, DecisionService, DecisionServiceServer};
+use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
+use consent::serve::{MESSAGE_LEN_MAX, add_reflection, listen_tcp, listen_unix, server};
+use consent_core::decision::{Decision, Reason};
+use consent_core::words::{Epoch, Position, Revision, Span};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::RoutesBuilder;
+use tonic::{Request, Response, Status};
+use tracing::Level;
+
+const ALLOW: Decision = Decision { reason: Reason::PlanDefaultIn, is_final: false };
+const HOLD: Span = Span::from_millis(50);
+/// As many as a sidecar takes.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// Starts one.
+pub(crate) async fn start(bench: &crate::bench::Bench) -> anyhow::Result<Server> {
+    let program = std::env::current_exe()?;
+    Server::start(bench, "no-op", &program, |socket| vec!["no-op".to_owned(), socket.to_owned()]).await
+}
+
+/// Is one, until it is killed.
+pub(crate) fn serve(socket: &Path) -> ExitCode {
+    consent::logs::start(Level::INFO);
+    // The form of runtime that the command has.
+    let served = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(socket)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            eprintln!("{trouble:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(socket: &Path) -> anyhow::Result<()> {
+    let (address, tcp) = listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let unix = UnixListenerStream::new(listen_unix(socket).await?);
+    let (_, health) = tonic_health::server::health_reporter();
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(DecisionServiceServer::new(NoOp).max_decoding_message_size(MESSAGE_LEN_MAX));
+    routes.add_service(health);
+    add_reflection(&mut routes, &[decision_service_server::SERVICE_NAME])?;
+    let routes = routes.routes();
+    let over_tcp =
+        server().add_routes(routes.clone()).serve_with_incoming(Bounded::new(tcp, CONNECTIONS_MAX));
+    let over_unix = server().add_routes(routes).serve_with_incoming(Bounded::new(unix, CONNECTIONS_MAX));
+    let servers = [tokio::spawn(over_tcp), tokio::spawn(over_unix)];
+    tracing::info!(%address, "listening");
+    for server in servers {
+        server.await??;
+    }
+    Ok(())
+}
+
+struct NoOp;
+
+/// What a sidecar at 10^7 accounts says, in length.
+fn position() -> Option<Position> {
+    Some(Position {
+        epoch: Epoch::new([1; 16]),
+        revision: Revision::new(10_000_001).unwrap_or(Revision::ZERO),
+    })
+}
+
+#[tonic::async_trait]
+impl DecisionService for NoOp {
+    async fn can_train(
+        &self,
+        request: Request<CanTrainRequest>,
+    ) -> Result<Response<CanTrainResponse>, Status> {
+        std::hint::black_box(request.into_inner());
+        Ok(Response::new(response(ALLOW, position(), HOLD)))
+    }
+
+    async fn batch_can_train(
+        &self,
+        request: Request<BatchCanTrainRequest>,
+    ) -> Result<Response<BatchCanTrainResponse>, Status> {
+        let request = std::hint::black_box(request.into_inner());
+        Ok(Response::new(responses(&vec![ALLOW; request.requests.len()], position(), HOLD)))
+    }
+}
