@@ -23,6 +23,11 @@ impl Cores {
         put(self.caller);
     }
 
+    /// This thread is a server's until it stays again: what it starts meanwhile goes where servers are.
+    pub(crate) fn serve(self) {
+        put(self.server);
+    }
+
     /// Starts something on the core of the servers: where the thread that starts it is, its own threads are.
     pub(crate) fn on_the_servers<T>(self, start: impl FnOnce() -> T) -> T {
         put(self.server);

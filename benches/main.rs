@@ -19,6 +19,7 @@ mod batch;
 mod bench;
 mod callers;
 mod cores;
+mod embedded;
 mod kernel;
 mod memory;
 mod no_op;
@@ -40,9 +41,10 @@ use bench::Bench;
 use std::process::ExitCode;
 
 /// What there is, in the order in which it is run.
-const GROUPS: [(&str, &str); 3] = [
+const GROUPS: [(&str, &str); 4] = [
     ("unary", "CanTrain on the sidecar, against a server that answers without deciding"),
     ("batch", "BatchCanTrain of 1000, against the same server and against single questions"),
+    ("embedded", "one decision in process, against one read of memory and the clocks"),
     ("memory", "memory of the sidecar for an account: load, growth, resync"),
 ];
 
@@ -53,6 +55,7 @@ async fn run_group(group: &str, bench: &mut Bench) -> anyhow::Result<()> {
     match group {
         "unary" => unary::run(bench).await,
         "batch" => batch::run(bench).await,
+        "embedded" => embedded::run(bench).await,
         "memory" => memory::run(bench).await,
         "peers" => peers::run(bench).await,
         _ => bail!("there is no figure {group}"),

@@ -25,11 +25,11 @@ const TOGETHER: usize = 32;
 
 /// What a whole answer or batch rests on.
 #[derive(Debug, Clone, Copy)]
-struct Basis {
+pub(crate) struct Basis {
     /// No answer was decided from an older state.
-    position: Option<Position>,
+    pub(crate) position: Option<Position>,
     /// How long an ALLOW in it may be relied on, counted from before the caller sent the request.
-    valid_for: Span,
+    pub(crate) valid_for: Span,
 }
 
 /// Decides every question from a state at or past `floor` and at or past the position that it gives, under one
@@ -108,7 +108,12 @@ impl Decisions {
     }
 
     /// Decides now, from what the node has.
-    fn decide(&self, floor: Option<Position>, asked: &[Asked<'_>], answers: &mut [Decision]) -> Basis {
+    pub(crate) fn decide(
+        &self,
+        floor: Option<Position>,
+        asked: &[Asked<'_>],
+        answers: &mut [Decision],
+    ) -> Basis {
         decide(clock::now, || self.node.lease(), || self.node.table.read(), floor, asked, answers)
     }
 

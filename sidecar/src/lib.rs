@@ -9,9 +9,11 @@
 //! - `table`: the heads, in process memory.
 //! - `node`: what the threads share.
 //! - `decision`, `status`, `health`: what is served, on loopback TCP and on a Unix socket.
+//! - `embedded`: the same decision for the process that the sidecar is in.
 
 mod decision;
 mod durable;
+mod embedded;
 mod health;
 mod node;
 mod serve;
@@ -20,6 +22,7 @@ mod sync;
 mod table;
 
 pub use durable::{BadAddress, RedisAddress};
+pub use embedded::{Answer, Answers};
 
 use consent::VERSION;
 use consent_core::words::Incarnation;
@@ -86,6 +89,7 @@ pub enum StartError {
 /// A running sidecar. Dropped without [`Sidecar::stop`] it gives its lease back all the same, but cuts callers off.
 #[derive(Debug)]
 pub struct Sidecar {
+    node: Arc<Node>,
     served: Served,
     leave: DropGuard,
     /// Cancelled when the sync thread has ended, by itself or because it was told to.
@@ -108,7 +112,7 @@ pub async fn start(config: Config) -> Result<Sidecar, StartError> {
     let served = serve::start(Arc::clone(&node), config.listen, config.socket, CONNECTIONS_MAX).await?;
     let leave = CancellationToken::new();
     let redis = config.redis.as_ref().map(ToString::to_string);
-    let synced = spawn_sync(node, authorities, config.redis, leave.clone())?;
+    let synced = spawn_sync(Arc::clone(&node), authorities, config.redis, leave.clone())?;
     tracing::info!(
         address = %served.address(),
         socket = served.socket().map(|path| path.display().to_string()),
@@ -117,7 +121,7 @@ pub async fn start(config: Config) -> Result<Sidecar, StartError> {
         redis,
         "listening"
     );
-    Ok(Sidecar { served, leave: leave.drop_guard(), synced })
+    Ok(Sidecar { node, served, leave: leave.drop_guard(), synced })
 }
 
 /// Applying a snapshot must not delay an answer: sync has a thread and a runtime of its own, and Redis with it.
@@ -152,6 +156,11 @@ impl Sidecar {
     /// Where it answers on TCP.
     pub fn address(&self) -> SocketAddr {
         self.served.address()
+    }
+
+    /// Answers in this process, without a socket.
+    pub fn answers(&self) -> Answers {
+        Answers::new(Arc::clone(&self.node))
     }
 
     /// Resolves if a part of the sidecar ends by itself. It denies then, or will when its lease is over; end the

@@ -25,6 +25,19 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// Checks a question that came in no message, but from this process.
+    pub fn new(
+        account: &'a str,
+        artifact: &'a str,
+        product: &'a str,
+        kind: &'a str,
+        collected_at: Option<Timestamp>,
+        is_incognito: bool,
+    ) -> Result<Asked<'a>, Refusal> {
+        let (account, artifact) = (id("account", account)?, id("artifact.id", artifact)?);
+        Ok(Asked { account, artifact, product, kind, collected_at, is_incognito })
+    }
+
     /// The question as a table can look it up.
     pub fn question(&self, key: &IdKey) -> Question<'a> {
         Question {
@@ -71,14 +84,9 @@ fn one_of_many(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
 fn one(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
     let artifact = present("artifact", request.artifact.as_ref())?;
     let collected_at = artifact.collected_at.as_ref();
-    Ok(Asked {
-        account: id("account", &request.account)?,
-        artifact: id("artifact.id", &artifact.id)?,
-        product: &artifact.product,
-        kind: &artifact.kind,
-        collected_at: collected_at.map(|at| timestamp("artifact.collected_at", at)).transpose()?,
-        is_incognito: artifact.incognito,
-    })
+    let collected_at = collected_at.map(|at| timestamp("artifact.collected_at", at)).transpose()?;
+    let pb::Artifact { id, product, kind, incognito, .. } = artifact;
+    Asked::new(&request.account, id, product, kind, collected_at, *incognito)
 }
 
 /// The position that an answer must have reached, if one was named.

@@ -4,6 +4,7 @@
 
 mod answers;
 mod durable;
+mod embedded;
 mod lease;
 mod ledger;
 mod node;

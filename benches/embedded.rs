@@ -1,0 +1,159 @@
+//! One decision in process, without a socket, against the least that it could be: one read of memory that no cache
+//! holds, and the clocks.
+//!
+//! Each question can be asked only when the answer before it is known, as a caller asks who has one artifact at hand.
+//! All that a caller pays is counted: the checks of both ids, their keyed hashes, the clocks before and after. Times
+//! are this thread's processor time. That nothing is allocated is a test of the sidecar's.
+
+use crate::accounts::{expected, id, scattered};
+use crate::authority::Authority;
+use crate::bench::{Bench, Goal, number, size};
+use crate::slices::{Spread, in_turn};
+use anyhow::{Context, ensure};
+use consent::clock;
+use consent::convert::decision::{Asked, reason};
+use consent_core::words::Timestamp;
+use consent_sidecar::{Answers, Config, Sidecar};
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Questions of a slice.
+const QUESTIONS: u64 = 200_000;
+/// About as many bytes as a table has for an account, the room that it leaves included.
+const ROW: u64 = 42;
+/// Tables that a cache holds are faster than any goal; they are told of all the same.
+const LEAST: u64 = 1_000_000;
+
+pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    for accounts in bench.sizes() {
+        let name = format!("embedded/{}", size(accounts));
+        if !bench.wants_some_of(&name) {
+            continue;
+        }
+        let authority = Authority::start(accounts).await?;
+        let sidecar = start(bench, &authority).await?;
+        let answers = sidecar.answers();
+        until_live(&answers).await?;
+        let questions = if bench.is_tiny() { 1_000 } else { QUESTIONS };
+        let array = Lines::new(accounts);
+        let (mut reads, mut decisions) = (0, 0);
+        let pairs = in_turn(
+            bench.slices(),
+            async || {
+                reads += questions;
+                Ok(array.nanos_of_a_read(reads, questions))
+            },
+            async || {
+                decisions += questions;
+                // Made before the clock runs, and each time of other accounts.
+                let ids = (decisions..decisions + questions)
+                    .map(|n| Ids::new(scattered(n) % accounts, n))
+                    .collect();
+                let nanos = nanos_of_a_decision(&answers, ids)?;
+                // Grants come in on this thread.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(nanos)
+            },
+        )
+        .await?;
+        let (read, decided) = Spread::medians(&pairs, |nanos| *nanos);
+        let more = format!("{} against {} ns", number(decided), number(read));
+        let goal = if accounts < LEAST { Goal::None } else { Goal::AtMost(2.5) };
+        bench.figure(
+            &format!("{name}/decision"),
+            Spread::of_ratios(&pairs, |nanos| *nanos),
+            "x",
+            &more,
+            goal,
+        );
+        sidecar.stop().await;
+    }
+    Ok(())
+}
+
+async fn start(bench: &Bench, authority: &Authority) -> anyhow::Result<Sidecar> {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = Config { authorities: vec![authority.url.clone()], listen, socket: None, redis: None };
+    // Its own threads are where those of a server would be: the core of the callers is for what is measured.
+    bench.cores.serve();
+    let sidecar = consent_sidecar::start(config).await;
+    bench.cores.stay();
+    sidecar.context("a sidecar in this process")
+}
+
+async fn until_live(answers: &Answers) -> anyhow::Result<()> {
+    let live = async {
+        let ids = Ids::new(1, 1);
+        while !answers.can_train(&ids.asked()?).decision.is_allow() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(600), live).await.context("the sidecar does not become LIVE")?
+}
+
+/// An array that is as large as the table, in lines of a cache.
+struct Lines(Vec<[u64; 8]>);
+
+impl Lines {
+    fn new(accounts: u64) -> Lines {
+        let lines = usize::try_from((accounts * ROW).div_ceil(64)).unwrap_or(1);
+        // Not of zeros: those the kernel would show from one and the same page.
+        Lines(vec![[1; 8]; lines])
+    }
+
+    /// A read of a whole line, and the clocks that a decision reads.
+    fn nanos_of_a_read(&self, first: u64, count: u64) -> f64 {
+        let start = clock::spent();
+        let mut last = 0;
+        for n in first..first + count {
+            black_box(clock::now());
+            black_box(clock::wall());
+            let line = &self.0[(scattered(n) + last) as usize % self.0.len()];
+            // Never more than zero, but the next line is known only when this one is there.
+            last = black_box(line.iter().sum::<u64>() - 8);
+            black_box(clock::now());
+        }
+        clock::spent().minus(start).nanos() as f64 / count as f64
+    }
+}
+
+/// What is asked about.
+struct Ids {
+    number: u64,
+    account: String,
+    artifact: String,
+}
+
+impl Ids {
+    fn new(number: u64, artifact: u64) -> Ids {
+        Ids { number, account: id(number), artifact: format!("artifact-{artifact:012}") }
+    }
+
+    fn asked(&self) -> anyhow::Result<Asked<'_>> {
+        let collected_at = Timestamp::from_millis(clock::wall().millis() - 3_600_000);
+        self.asked_of(collected_at)
+    }
+
+    fn asked_of(&self, collected_at: Timestamp) -> anyhow::Result<Asked<'_>> {
+        Asked::new(&self.account, &self.artifact, "le_chat", "input", Some(collected_at), false)
+            .map_err(|refusal| anyhow::anyhow!("{refusal:?}"))
+    }
+}
+
+fn nanos_of_a_decision(answers: &Answers, ids: Vec<Ids>) -> anyhow::Result<f64> {
+    let collected_at = Timestamp::from_millis(clock::wall().millis() - 3_600_000);
+    let (mut last, mut wrong) = (0, 0_u64);
+    let start = clock::spent();
+    for n in 0..ids.len() {
+        let ids = &ids[n + last];
+        let answer = answers.can_train(&ids.asked_of(collected_at)?);
+        wrong += u64::from(reason(answer.decision.reason) != expected(ids.number));
+        // Never more than zero, but the next question is known only when this one is answered.
+        last = black_box(usize::from(answer.position.is_none()));
+    }
+    let nanos = clock::spent().minus(start).nanos() as f64 / ids.len() as f64;
+    ensure!(wrong == 0, "{wrong} of {} are answered wrongly", ids.len());
+    Ok(nanos)
+}
