@@ -74,7 +74,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
 async fn start(bench: &Bench, authority: &Authority) -> anyhow::Result<Sidecar> {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = Config { authorities: vec![authority.url.clone()], listen, socket: None, redis: None };
+    let config = Config::new(vec![authority.url.clone()], listen);
     // Its own threads are where those of a server would be: the core of the callers is for what is measured.
     bench.cores.serve();
     let sidecar = consent_sidecar::start(config).await;

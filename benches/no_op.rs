@@ -9,7 +9,8 @@ use consent::convert::decision::{response, responses};
 use consent::incoming::Bounded;
 use consent::pb::decision_service_server::{self, DecisionService, DecisionServiceServer};
 use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
-use consent::serve::{MESSAGE_LEN_MAX, add_reflection, listen_tcp, listen_unix, server};
+use consent::serve::{MESSAGE_LEN_MAX, add_reflection, bulk_server, listen_tcp};
+use consent::socket::listen_unix;
 use consent_core::decision::{Decision, Reason};
 use consent_core::words::{Epoch, Position, Revision, Span};
 use std::net::SocketAddr;
@@ -34,8 +35,10 @@ pub(crate) async fn start(bench: &crate::bench::Bench) -> anyhow::Result<Server>
 /// Is one, until it is killed.
 pub(crate) fn serve(socket: &Path) -> ExitCode {
     consent::logs::start(Level::INFO);
-    // The form of runtime that the command has.
-    let served = tokio::runtime::Runtime::new()
+    // The form of runtime that a serving thread has.
+    let served = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(run(socket)));
     match served {
@@ -57,8 +60,8 @@ async fn run(socket: &Path) -> anyhow::Result<()> {
     add_reflection(&mut routes, &[decision_service_server::SERVICE_NAME])?;
     let routes = routes.routes();
     let over_tcp =
-        server().add_routes(routes.clone()).serve_with_incoming(Bounded::new(tcp, CONNECTIONS_MAX));
-    let over_unix = server().add_routes(routes).serve_with_incoming(Bounded::new(unix, CONNECTIONS_MAX));
+        bulk_server().add_routes(routes.clone()).serve_with_incoming(Bounded::new(tcp, CONNECTIONS_MAX));
+    let over_unix = bulk_server().add_routes(routes).serve_with_incoming(Bounded::new(unix, CONNECTIONS_MAX));
     let servers = [tokio::spawn(over_tcp), tokio::spawn(over_unix)];
     tracing::info!(%address, "listening");
     for server in servers {

@@ -114,6 +114,18 @@ pub struct Seated<IO> {
     _seat: OwnedSemaphorePermit,
 }
 
+impl<IO> Seated<IO> {
+    /// The connection in another form, in the same seat. Where it has none it is over, and its seat free.
+    pub fn try_map<T>(self, form: impl FnOnce(IO) -> io::Result<T>) -> io::Result<Seated<T>> {
+        Ok(Seated { io: form(self.io)?, _seat: self._seat })
+    }
+
+    /// The connection.
+    pub fn get_ref(&self) -> &IO {
+        &self.io
+    }
+}
+
 impl<IO: Connected> Connected for Seated<IO> {
     type ConnectInfo = IO::ConnectInfo;
 
@@ -191,7 +203,10 @@ mod tests {
         let (a, b) = (take(&mut bounded).unwrap(), take(&mut bounded).unwrap());
         assert_eq!((a.io, b.io), ("a", "b"));
         assert!(take(&mut bounded).is_none());
-        drop(a);
+        // In another form it is the same one.
+        let a = a.try_map(|io| Ok(io.len())).unwrap();
+        assert!(take(&mut bounded).is_none());
+        assert!(a.try_map(|_| Err::<(), _>(Errno::BADF.into())).is_err());
         assert_eq!(take(&mut bounded).unwrap().io, "c");
     }
 

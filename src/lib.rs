@@ -5,16 +5,20 @@
 //! - [`status`]: the only map from a [`Refusal`](consent_core::refusal::Refusal) to a gRPC status.
 //! - [`convert`]: between the wire and the core, and the only place where UNSPECIFIED exists.
 //! - [`deadline`]: until when a server may wait for a call.
+//! - [`files`]: how many files a server may have open.
 //! - [`incoming`]: which connections a server takes.
 //! - [`logs`]: where the log of both servers goes.
 //! - [`serve`]: how both servers listen: limits, health, reflection.
+//! - [`socket`]: Unix sockets, and the directories that they may be in.
 
 pub mod clock;
 pub mod convert;
 pub mod deadline;
+pub mod files;
 pub mod incoming;
 pub mod logs;
 pub mod serve;
+pub mod socket;
 pub mod status;
 mod unread;
 

@@ -8,10 +8,8 @@ use crate::deadline::InTimeLayer;
 use crate::unread::reword;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
 use tonic::service::RoutesBuilder;
@@ -26,12 +24,19 @@ pub const MESSAGE_LEN_MAX: usize = 1 << 20;
 /// Calls at once on one connection; a further one waits in the client.
 const STREAMS_MAX: u32 = 256;
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// What a caller may send of one stream of bulk before any of it is read, in bytes: some messages, so that a corpus is
+/// not held up by the announcements of how much may follow.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same for all streams of one connection: what a caller who is read too slowly may fill of the server's memory.
+const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// A tonic server with all that is set here.
+type Limited = Server<Stack<Reworded, Stack<InTimeLayer, Identity>>>;
 /// Gives every refusal of tonic's own the contract's words.
 type Reworded = MapResponseLayer<fn(Response<Body>) -> Response<Body>>;
 
 /// A tonic server with every limit set, whose every refusal is one of the contract.
-pub fn server() -> Server<Stack<Reworded, Stack<InTimeLayer, Identity>>> {
+pub fn server() -> Limited {
     let reworded: Reworded = MapResponseLayer::new(reword);
     Server::builder()
         .layer(InTimeLayer)
@@ -42,6 +47,11 @@ pub fn server() -> Server<Stack<Reworded, Stack<InTimeLayer, Identity>>> {
         .http2_max_header_list_size(16 * 1024)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
+}
+
+/// The same for callers who send in bulk, and are few: each may fill more memory.
+pub fn bulk_server() -> Limited {
+    server().initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW)
 }
 
 /// Adds reflection, v1 and v1alpha, of these services and of health: a list of what is not served would mislead.
@@ -68,45 +78,14 @@ pub async fn listen_tcp(address: SocketAddr) -> io::Result<(SocketAddr, TcpIncom
     Ok((local, TcpIncoming::from(listener).with_nodelay(Some(true))))
 }
 
-/// Listens on a Unix socket with mode 0660. Replaces a socket that nobody listens on any more, and nothing else: not
-/// a file that is no socket, nor a socket whose listener is only too busy to answer, or not ours to ask.
-pub async fn listen_unix(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => replace(path).await?,
-        Ok(_) => return Err(in_use("a file that is no socket has this name")),
-        Err(absent) if absent.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
-}
-
-async fn replace(abandoned: &Path) -> io::Result<()> {
-    match UnixStream::connect(abandoned).await.map_err(|error| (error.kind(), error)) {
-        Ok(_) => Err(in_use("another process listens on this socket")),
-        Err((io::ErrorKind::ConnectionRefused, _)) => std::fs::remove_file(abandoned),
-        // What a full backlog says: somebody listens, and is behind.
-        Err((io::ErrorKind::WouldBlock, _)) => {
-            Err(in_use("another process listens on this socket, and is behind"))
-        }
-        Err((_, error)) => Err(error),
-    }
-}
-
-fn in_use(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::AddrInUse, why)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pb::decision_service_server::{DecisionService, DecisionServiceServer};
     use crate::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
     use std::future::pending;
-    use std::os::unix::net::UnixStream as BlockingStream;
     use tokio::net::TcpStream;
+    use tokio_stream::StreamExt;
     use tonic::codegen::{Bytes, http};
     use tonic::{Code, Request, Response, Status};
     use tonic_types::StatusExt;
@@ -154,47 +133,10 @@ mod tests {
         }
     }
 
-    async fn refusal(path: &Path) -> Option<io::ErrorKind> {
-        listen_unix(path).await.err().map(|error| error.kind())
-    }
-
     #[tokio::test]
-    async fn only_a_socket_that_nobody_listens_on_is_replaced() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("socket");
-        let first = listen_unix(&path).await.expect("a free name");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert_eq!(refusal(&path).await, Some(io::ErrorKind::AddrInUse), "somebody listens");
-        drop(first);
-        assert!(path.exists(), "a listener that is killed leaves its file");
-        listen_unix(&path).await.expect("an abandoned name");
-    }
-
-    #[tokio::test]
-    async fn what_is_no_socket_is_left_alone() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("file");
-        std::fs::write(&path, "dear").unwrap();
-        assert_eq!(refusal(&path).await, Some(io::ErrorKind::AddrInUse));
-        assert_eq!(std::fs::read(&path).unwrap(), b"dear");
-        let link = home.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(refusal(&link).await, Some(io::ErrorKind::AddrInUse));
-        assert!(link.is_symlink());
-        let nowhere = home.path().join("no/such/directory");
-        assert_eq!(refusal(&nowhere).await, Some(io::ErrorKind::NotFound));
-    }
-
-    #[tokio::test]
-    async fn a_listener_that_is_behind_keeps_its_socket() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("socket");
-        let busy = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
-        bind(&busy, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-        listen(&busy, 0).unwrap();
-        // A backlog of 0 has room for one.
-        let _waiting = BlockingStream::connect(&path).unwrap();
-        assert_eq!(refusal(&path).await, Some(io::ErrorKind::AddrInUse));
-        assert!(path.exists());
+    async fn a_connection_that_is_taken_has_nagle_off() {
+        let (address, mut incoming) = listen_tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let _caller = TcpStream::connect(address).await.unwrap();
+        assert!(incoming.next().await.unwrap().unwrap().nodelay().unwrap());
     }
 }

@@ -18,7 +18,9 @@ mod values;
 use crate::failure::{Exit, Failure};
 use crate::output::Format;
 use clap::{Parser, Subcommand};
+use std::io;
 use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
 
 /// May this piece of user data be used to train models?
 #[derive(Debug, Parser)]
@@ -52,6 +54,19 @@ impl Command {
         }
     }
 
+    fn runtime(&self) -> io::Result<Runtime> {
+        match self {
+            // Its threads have runtimes of their own. What is left takes connections, and waits for a signal.
+            Command::Sidecar(_) => Builder::new_current_thread().enable_all().build(),
+            Command::Dev(_)
+            | Command::Authority(_)
+            | Command::Migrate(_)
+            | Command::Check(_)
+            | Command::Set(_)
+            | Command::Health(_) => Runtime::new(),
+        }
+    }
+
     async fn run(self) -> Result<Exit, Failure> {
         match self {
             Command::Dev(args) => dev::run(args).await,
@@ -69,7 +84,7 @@ fn main() -> ExitCode {
     // A wrong command line ends here, with clap's own message and exit code 2.
     let command = Cli::parse().command;
     let format = command.format();
-    let result = match tokio::runtime::Runtime::new() {
+    let result = match command.runtime() {
         Ok(runtime) => runtime.block_on(command.run()),
         Err(e) => Err(Failure::internal(format!("the runtime cannot start: {e}"))),
     };
@@ -98,6 +113,7 @@ mod tests {
             "authority --store sqlite:/tmp/consent --sidecar-lease 300ms --replica-lease 600ms --answer-hold 5ms",
             "authority --store postgres://consent@127.0.0.1/consent --listen 127.0.0.1:0 --replica b --poll 5ms",
             "sidecar --authority http://127.0.0.1:7401,http://127.0.0.1:7411 --socket /tmp/consent.sock",
+            "sidecar --authority http://127.0.0.1:7401 --socket run/consent.sock --socket-uids 0,1000 --cores 4",
             "migrate --store sqlite:/tmp/consent",
             "check ada",
             "check ada --artifact a --product ai_studio --kind output --collected-at now --incognito --exit-code -o json",
@@ -131,6 +147,10 @@ mod tests {
             "authority --store sqlite:/tmp/consent --lease 3s",
             "sidecar",
             "sidecar --authority 127.0.0.1:7401",
+            "sidecar --authority http://127.0.0.1:7401 --socket-uids 1000",
+            "sidecar --authority http://127.0.0.1:7401 --socket run/consent.sock --socket-uids root",
+            "sidecar --authority http://127.0.0.1:7401 --cores 0",
+            "sidecar --authority http://127.0.0.1:7401 --cores 100",
             "migrate",
             "chek ada",
             "check",

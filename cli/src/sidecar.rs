@@ -5,8 +5,9 @@ use crate::signals::Signals;
 use crate::values;
 use clap::Args as ClapArgs;
 use consent::logs;
-use consent_sidecar::{Config, RedisAddress};
+use consent_sidecar::{Config, Peers, RedisAddress, Socket};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use tracing::Level;
 
@@ -21,9 +22,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7402", env = "CONSENT_LISTEN")]
     #[arg(value_parser = values::loopback)]
     listen: SocketAddr,
-    /// Listen on this Unix socket too
+    /// Listen on this Unix socket too, for its owner and group alone. Its directory is made if it is not there; one
+    /// that anybody may write to is refused
     #[arg(long, value_name = "PATH", env = "CONSENT_SOCKET")]
     socket: Option<PathBuf>,
+    /// Answer on the Unix socket only the processes of these users, by their numbers
+    #[arg(long, value_name = "UID", value_delimiter = ',', requires = "socket", env = "CONSENT_SOCKET_UIDS")]
+    socket_uids: Option<Vec<u32>>,
+    /// How many threads answer [default: an eighth of the processors, from 1 to 4]
+    #[arg(long, value_name = "N", env = "CONSENT_CORES", value_parser = cores)]
+    cores: Option<NonZeroUsize>,
     /// Keep a durable copy in this node's Redis, so that a restart costs no snapshot: unix:///PATH?db=0 or
     /// redis://127.0.0.1:PORT. Without it the sidecar works from memory alone
     #[arg(long, value_name = "URL", env = "CONSENT_REDIS", hide_env_values = true)]
@@ -35,10 +43,13 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
-    let Args { authority, listen, socket, redis, log_level } = args;
+    let Args { authority, listen, socket, socket_uids, cores, redis, log_level } = args;
     logs::start(log_level);
     let mut signals = Signals::catch()?;
-    let config = Config { authorities: authority, listen, socket, redis };
+    let peers = socket_uids.map_or(Peers::Group, |uids| Peers::Users(uids.into_iter().collect()));
+    let socket = socket.map(|path| Socket { path, peers });
+    let default = Config::new(authority, listen);
+    let config = Config { socket, cores: cores.unwrap_or(default.cores), redis, ..default };
     let mut sidecar = consent_sidecar::start(config).await.map_err(|e| Failure::cannot_start(&e))?;
     let ended = tokio::select! {
         () = signals.next() => Ok(Exit::Done),
@@ -54,4 +65,12 @@ fn authority(text: &str) -> Result<String, String> {
     } else {
         Err(format!("`{text}` is no authority; write http://HOST:PORT"))
     }
+}
+
+/// As many threads as the largest machine has processors, and a name for each.
+const CORES_MAX: usize = 99;
+
+fn cores(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= CORES_MAX);
+    number.ok_or_else(|| format!("`{text}` is no number of threads from 1 to {CORES_MAX}"))
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that stops loudly is what is wanted here")]
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
@@ -43,9 +43,12 @@ impl Server {
         panic!("{mark:?} never came: {lines:?}");
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.id().try_into().unwrap()).unwrap()
+    }
+
     fn terminate(mut self) -> i32 {
-        let pid = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(self.pid(), Signal::TERM).unwrap();
         self.0.wait().unwrap().code().unwrap()
     }
 }
@@ -146,4 +149,53 @@ fn an_authority_needs_a_migrated_store_and_safe_terms() {
     let mut authority = Server::start(&start);
     Server::lines_to(authority.0.stderr.take().unwrap(), "listening");
     assert_eq!(authority.terminate(), 0);
+}
+
+/// A sidecar whose authority never answers.
+const SIDECAR: [&str; 5] = ["sidecar", "--authority", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"];
+
+#[test]
+fn a_server_that_is_told_to_end_says_why_it_denies() {
+    let mut dev = Server::start(&["dev", "--port", "0", "--log-level", "info"]);
+    Server::lines_to(dev.0.stdout.take().unwrap(), "Ctrl-C");
+    let mut log = dev.0.stderr.take().unwrap();
+    assert_eq!(dev.terminate(), 0);
+    let mut said = String::new();
+    log.read_to_string(&mut said).unwrap();
+    let (_, after) = said.split_once("stopping").expect("it says that it stops");
+    let changed = after.lines().find(|line| line.contains("the state changed")).expect("it was LIVE");
+    assert!(changed.contains("it is stopping"), "{changed}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut sidecar = Server::start(&SIDECAR);
+    Server::lines_to(sidecar.0.stderr.take().unwrap(), "listening");
+    // Stopped meanwhile, so that both are there when it goes on.
+    kill_process(sidecar.pid(), Signal::STOP).unwrap();
+    waitpid(Some(sidecar.pid()), WaitOptions::UNTRACED).unwrap();
+    for signal in [Signal::TERM, Signal::INT, Signal::CONT] {
+        kill_process(sidecar.pid(), signal).unwrap();
+    }
+    assert_eq!(sidecar.0.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_server_makes_room_for_its_connections() {
+    let limited = |limits: &str| {
+        let script = format!("ulimit {limits} && exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_consent")]).args(SIDECAR);
+        let mut sidecar = Server(shell.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+        let log = Server::lines_to(sidecar.0.stderr.take().unwrap(), "listening").join("\n");
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", sidecar.0.id())).unwrap();
+        let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let soft: u64 = files.split_whitespace().next().unwrap().parse().unwrap();
+        assert_eq!(sidecar.terminate(), 0);
+        (soft, log)
+    };
+    let (soft, log) = limited("-Sn 64");
+    assert!(soft >= 1024 && !log.contains("raise the hard limit"), "{soft}: {log}");
+    let (soft, log) = limited("-Sn 64 && ulimit -Hn 512");
+    assert!(soft == 512 && log.contains("raise the hard limit"), "{soft}: {log}");
 }

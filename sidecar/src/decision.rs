@@ -126,7 +126,11 @@ impl Decisions {
         let mut position = self.node.table.watch();
         let there = |position: &Option<Position>| position.is_some_and(|here| reached(here, Some(floor)));
         // Reached or not, the answer is decided from what the table then is.
-        let _ = deadline.within(position.wait_for(there)).await;
+        tokio::select! {
+            biased;
+            () = self.node.leaving.cancelled() => (),
+            _ = deadline.within(position.wait_for(there)) => (),
+        }
     }
 }
 

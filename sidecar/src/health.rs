@@ -6,11 +6,12 @@
 use crate::node::Node;
 use crate::serve::SERVICES;
 use consent::clock;
+use consent::status::status as refusal;
+use consent_core::refusal::Refusal;
 use consent_core::words::Moment;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
@@ -31,13 +32,11 @@ enum Probe {
 /// grpc.health.v1 on a sidecar.
 pub(crate) struct Probes {
     node: Arc<Node>,
-    stopped: CancellationToken,
 }
 
 impl Probes {
-    /// Watches end when `stopped` is cancelled.
-    pub(crate) fn new(node: Arc<Node>, stopped: CancellationToken) -> Probes {
-        Probes { node, stopped }
+    pub(crate) fn new(node: Arc<Node>) -> Probes {
+        Probes { node }
     }
 }
 
@@ -55,8 +54,8 @@ fn status(node: &Node, probe: Probe) -> (ServingStatus, Option<Moment>) {
     match probe {
         Probe::Liveness => (ServingStatus::Serving, None),
         Probe::Readiness => match node.valid_lease(clock::now()) {
-            Some(lease) => (ServingStatus::Serving, Some(lease.until)),
-            None => (ServingStatus::NotServing, None),
+            Some(lease) if !node.leaving.is_cancelled() => (ServingStatus::Serving, Some(lease.until)),
+            Some(_) | None => (ServingStatus::NotServing, None),
         },
     }
 }
@@ -83,29 +82,29 @@ impl Health for Probes {
     ) -> Result<Response<ReceiverStream<Result<HealthCheckResponse, Status>>>, Status> {
         let probe = probe(request.get_ref())?;
         let (out, stream) = mpsc::channel(1);
-        let node = Arc::clone(&self.node);
-        let stopped = self.stopped.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stopped.cancelled() => (),
-                () = out.closed() => (),
-                () = follow(&node, probe, &out) => (),
-            }
-        });
+        tokio::spawn(follow(Arc::clone(&self.node), probe, out));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
 
-/// Tells every change of the status, until nobody listens.
-async fn follow(node: &Node, probe: Probe, out: &mpsc::Sender<Result<HealthCheckResponse, Status>>) {
+/// Tells every change of the status, until nobody listens or the sidecar stops, which is told last.
+async fn follow(node: Arc<Node>, probe: Probe, out: mpsc::Sender<Result<HealthCheckResponse, Status>>) {
     let mut standing = node.standing.subscribe();
     let mut told = None;
     loop {
-        let (now, until) = status(node, probe);
+        let leaving = node.leaving.is_cancelled();
+        let (now, until) = status(&node, probe);
         if told.replace(now) != Some(now) && out.send(Ok(response(now))).await.is_err() {
             return;
         }
+        if leaving {
+            // Who has gone needs no word.
+            let _ = out.send(Err(refusal(Refusal::NotServing))).await;
+            return;
+        }
         tokio::select! {
+            () = out.closed() => return,
+            () = node.leaving.cancelled() => (),
             changed = standing.changed() => {
                 if changed.is_err() {
                     return;

@@ -8,8 +8,10 @@
 //! - `sync`: drives the core's holder: connections, snapshots, frames, grants, acks.
 //! - `table`: the heads, in process memory.
 //! - `node`: what the threads share.
-//! - `decision`, `status`, `health`: what is served, on loopback TCP and on a Unix socket.
+//! - `decision`, `status`, `health`: what is served.
+//! - `serve`: on loopback TCP and on a Unix socket, by threads of its own.
 //! - `embedded`: the same decision for the process that the sidecar is in.
+//! - `thread`: the threads, whose ends are noticed.
 
 mod decision;
 mod durable;
@@ -20,21 +22,30 @@ mod serve;
 mod status;
 mod sync;
 mod table;
+mod thread;
 
 pub use durable::{BadAddress, RedisAddress};
 pub use embedded::{Answer, Answers};
+pub use serve::Peers;
 
 use consent::VERSION;
 use consent_core::words::Incarnation;
 use node::Node;
 use serve::{CONNECTIONS_MAX, Served};
+use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::{io, thread};
+use std::time::Duration;
 use sync::{Authority, Driver};
 use thiserror::Error;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use thread::Ended;
+use tokio_util::sync::DropGuard;
+
+/// How long a stop may take to give the lease back: far longer than any hold. An authority waits for the end of a lease
+/// that is not given back.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a sidecar is started with.
 #[derive(Debug, Clone)]
@@ -43,11 +54,36 @@ pub struct Config {
     pub authorities: Vec<String>,
     /// Where to answer on TCP: loopback only. Port 0 takes any free one.
     pub listen: SocketAddr,
-    /// Where to answer on a Unix socket (mode 0660): a path in a directory that exists and that only those may enter
-    /// who may ask.
-    pub socket: Option<PathBuf>,
+    /// Where to answer on a Unix socket too.
+    pub socket: Option<Socket>,
+    /// How many threads answer, each on a processor of its own where there are so many.
+    pub cores: NonZeroUsize,
     /// The node's Redis, for a durable copy of the table; `None`: from memory alone.
     pub redis: Option<RedisAddress>,
+}
+
+/// A Unix socket to answer on.
+#[derive(Debug, Clone)]
+pub struct Socket {
+    /// Its file, of mode 0660. The directory is made, with mode 0750, if it is not there; one that others than its
+    /// owner and its group may write to is refused.
+    pub path: PathBuf,
+    /// Whose processes may ask.
+    pub peers: Peers,
+}
+
+impl Config {
+    /// A sidecar that syncs from these authorities and answers on TCP alone, from memory alone.
+    pub fn new(authorities: Vec<String>, listen: SocketAddr) -> Config {
+        let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Config { authorities, listen, socket: None, cores: share(available), redis: None }
+    }
+}
+
+/// How many of a node's processors answer if nobody says how many: it is there for others. One is enough for some
+/// hundred thousand questions in a second; with more of them a caller of great batches holds up fewer others.
+fn share(available: usize) -> NonZeroUsize {
+    NonZeroUsize::new((available / 8).min(4)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Why a sidecar did not start, or went on no longer.
@@ -92,8 +128,8 @@ pub struct Sidecar {
     node: Arc<Node>,
     served: Served,
     leave: DropGuard,
-    /// Cancelled when the sync thread has ended, by itself or because it was told to.
-    synced: CancellationToken,
+    /// The end of the sync thread, by itself or because it was told to.
+    synced: Ended,
 }
 
 /// Starts a sidecar: it listens when this returns, and denies until it is LIVE.
@@ -109,47 +145,52 @@ pub async fn start(config: Config) -> Result<Sidecar, StartError> {
     getrandom::fill(&mut incarnation).map_err(|error| io::Error::other(error.to_string()))?;
     let node = Arc::new(Node::new(Incarnation::new(incarnation)));
 
-    let served = serve::start(Arc::clone(&node), config.listen, config.socket, CONNECTIONS_MAX).await?;
-    let leave = CancellationToken::new();
+    let served = serve::start(&node, &config, CONNECTIONS_MAX).await?;
+    let leave = node.leaving.clone().drop_guard();
     let redis = config.redis.as_ref().map(ToString::to_string);
-    let synced = spawn_sync(Arc::clone(&node), authorities, config.redis, leave.clone())?;
+    let synced = start_sync(Arc::clone(&node), authorities, config.redis)?;
     tracing::info!(
         address = %served.address(),
         socket = served.socket().map(|path| path.display().to_string()),
+        cores = config.cores,
         version = VERSION,
         authorities = config.authorities.join(","),
         redis,
         "listening"
     );
-    Ok(Sidecar { node, served, leave: leave.drop_guard(), synced })
+    Ok(Sidecar { node, served, leave, synced })
 }
 
 /// Applying a snapshot must not delay an answer: sync has a thread and a runtime of its own, and Redis with it.
-fn spawn_sync(
+fn start_sync(
     node: Arc<Node>,
     authorities: Vec<Authority>,
     redis: Option<RedisAddress>,
-    leave: CancellationToken,
-) -> io::Result<CancellationToken> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let synced = CancellationToken::new();
-    let ended = synced.clone().drop_guard();
-    thread::Builder::new().name("consent-sync".to_owned()).spawn(move || {
-        // Dropped by a panic, too.
-        let _ended = ended;
+) -> io::Result<Ended> {
+    thread::start("consent-sync".to_owned(), move || async move {
+        let _stands_down = StandsDown(Arc::clone(&node));
         let (durable, writer) = redis.map(|address| durable::open(address, Arc::clone(&node))).unzip();
+        let leave = node.leaving.clone();
         let drive = Driver::new(node, authorities, durable).run(leave);
-        runtime.block_on(async {
-            match writer {
-                None => drive.await,
-                Some(writer) => tokio::select! {
-                    () = drive => (),
-                    () = writer.run() => (),
-                },
-            }
-        });
-    })?;
-    Ok(synced)
+        match writer {
+            None => drive.await,
+            Some(writer) => tokio::select! {
+                () = drive => (),
+                () = writer.run() => (),
+            },
+        }
+    })
+}
+
+/// Without the one who writes to it, a node allows nothing, and says that it is not ready: at once, and not only when
+/// its lease is over.
+struct StandsDown(Arc<Node>);
+
+impl Drop for StandsDown {
+    fn drop(&mut self) {
+        self.0.publish(None);
+        self.0.leaving.cancel();
+    }
 }
 
 impl Sidecar {
@@ -167,16 +208,48 @@ impl Sidecar {
     /// process, so that whoever watches it starts another.
     pub async fn failed(&mut self) -> StartError {
         tokio::select! {
-            () = self.synced.cancelled() => StartError::Ended("sync"),
+            () = self.synced.wait() => StartError::Ended("sync"),
             () = self.served.ended() => StartError::Ended("the server"),
         }
     }
 
-    /// Ends it cleanly (R12): the lease is dropped, and given back when no answer from before is valid; meanwhile
-    /// callers are denied. Then it stops to listen.
+    /// Ends it cleanly (R12): the lease is dropped, streams end, and callers are denied; when no answer from before is
+    /// valid the lease is given back. Then it stops to listen. Each part has a bound.
     pub async fn stop(self) {
+        tracing::info!("stopping: it denies from now on");
         drop(self.leave);
-        self.synced.cancelled().await;
+        if tokio::time::timeout(LEAVE_WITHIN, self.synced.wait()).await.is_err() {
+            tracing::warn!("the lease was not given back in time");
+        }
         self.served.stop().await;
+        tracing::info!("stopped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consent::clock;
+    use consent_core::confirm::Lease;
+    use consent_core::words::{Epoch, Span};
+
+    #[tokio::test]
+    async fn a_node_whose_sync_has_panicked_has_no_lease_and_leaves() {
+        let node = Arc::new(Node::new(Incarnation::new([2; 16])));
+        let until = clock::now().after(Span::from_millis(3_600_000));
+        node.publish(Some(Lease { epoch: Epoch::new([1; 16]), until, hold: Span::from_millis(50) }));
+        let of_thread = Arc::clone(&node);
+        let synced = thread::start("consent-sync".to_owned(), move || async move {
+            let _stands_down = StandsDown(of_thread);
+            panic!("a planted fault")
+        });
+        synced.unwrap().wait().await;
+        assert!(node.lease().is_none() && node.leaving.is_cancelled());
+    }
+
+    #[test]
+    fn it_takes_its_share_of_a_node_and_no_more() {
+        let shares = [1, 2, 8, 15, 16, 32, 256].map(|available| share(available).get());
+        assert_eq!(shares, [1, 1, 1, 1, 2, 4, 4]);
     }
 }

@@ -10,6 +10,7 @@ use consent_core::confirm::holder::{Cause, State};
 use consent_core::words::{Incarnation, Moment, Span};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 /// So many calls may wait for their `min_position` at once; a further one is answered STALE immediately.
 pub(crate) const WAITING_MAX: usize = 1024;
@@ -33,6 +34,11 @@ impl Standing {
         authority: &str,
     ) -> Standing {
         Standing { state, why: why(state, cause, trouble), authority: authority.to_owned() }
+    }
+
+    /// The same of a sidecar that was told to stop: that is then the reason for all else.
+    pub(crate) fn of_one_that_stops(self) -> Standing {
+        Standing { why: "it is stopping".to_owned(), ..self }
     }
 }
 
@@ -65,6 +71,9 @@ pub(crate) struct Node {
     pub(crate) table: Table,
     pub(crate) standing: watch::Sender<Standing>,
     pub(crate) waiting: Semaphore,
+    /// Cancelled when the sidecar begins to stop (R12), or can go on no longer: no probe finds it ready from then on,
+    /// no call waits, and every stream ends with `Refusal::NotServing`.
+    pub(crate) leaving: CancellationToken,
     lease: ArcSwapOption<Lease>,
 }
 
@@ -75,6 +84,7 @@ impl Node {
             table: Table::new(),
             standing: watch::Sender::new(Standing::new(State::Cold, None, None, "")),
             waiting: Semaphore::new(WAITING_MAX),
+            leaving: CancellationToken::new(),
             lease: ArcSwapOption::empty(),
         }
     }

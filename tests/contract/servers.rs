@@ -65,12 +65,8 @@ impl Servers {
             expected_revision: None,
         };
         ConsentServiceClient::new(to_authority.clone()).set_consent(opt_out).await.expect("an opt-out");
-        let config = consent_sidecar::Config {
-            authorities: vec![format!("http://{}", authority.address())],
-            listen: anywhere,
-            socket: None,
-            redis: None,
-        };
+        let upstream = format!("http://{}", authority.address());
+        let config = consent_sidecar::Config::new(vec![upstream], anywhere);
         let sidecar = consent_sidecar::start(config).await.expect("a sidecar");
         let to_sidecar = connect(&sidecar.address().to_string()).await;
         let mut status = SidecarServiceClient::new(to_sidecar.clone());

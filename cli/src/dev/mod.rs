@@ -19,6 +19,7 @@ use consent_sidecar::Sidecar;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tracing::Level;
@@ -57,10 +58,8 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     };
     let mut authority = consent_authority::start(config).await.map_err(|e| Failure::cannot_start(&e))?;
     let config = consent_sidecar::Config {
-        authorities: vec![url(authority.address())],
-        listen: second,
-        socket: None,
-        redis: None,
+        cores: NonZeroUsize::MIN,
+        ..consent_sidecar::Config::new(vec![url(authority.address())], second)
     };
     let mut sidecar = match follow(&url(authority.address()), config).await {
         Ok(sidecar) => sidecar,

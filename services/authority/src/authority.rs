@@ -22,6 +22,7 @@ use crate::store::{
 };
 use crate::sync;
 use crate::tail::Tail;
+use consent::files::make_room;
 use consent::incoming::Bounded;
 use consent::pb::sync_service_server::SyncServiceServer;
 use consent::serve;
@@ -73,6 +74,7 @@ pub async fn start_within(config: Config, limits: Limits) -> Result<Authority, S
     if !config.listen.ip().is_loopback() {
         return Err(StartError::NotLoopback(config.listen));
     }
+    make_room(limits.connections);
     match &config.store {
         StoreConfig::Sqlite { directory } => {
             begin(SqliteStore::open(directory).await?, &config, limits).await

@@ -120,6 +120,7 @@ impl Driver {
     fn leave(&mut self) {
         self.is_leaving = true;
         self.step(Input::Leave);
+        self.stand();
     }
 
     fn on(&mut self, event: Event) {
@@ -385,6 +386,7 @@ impl Driver {
             self.trouble.as_deref(),
             self.connections.followed(),
         );
+        let standing = if self.is_leaving { standing.of_one_that_stops() } else { standing };
         self.node.standing.send_if_modified(|before| std::mem::replace(before, standing.clone()) != standing);
     }
 }

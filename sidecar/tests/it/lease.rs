@@ -5,14 +5,18 @@ use crate::node::{Node, question};
 use crate::script::{Authority, long, short, soon, until, values};
 use consent::clock;
 use consent::convert::sync;
-use consent::pb::{Decision, GetStatusResponse, Reason, SidecarState};
+use consent::pb::sidecar_service_client::SidecarServiceClient;
+use consent::pb::{Decision, GetStatusRequest, GetStatusResponse, Position, Reason, SidecarState};
 use consent_core::confirm::{Start, ToAuthority};
 use consent_core::words::{Choice, Nonce, Span};
 use consent_sidecar::Sidecar;
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
 
 #[tokio::test]
 async fn a_lease_that_nobody_renews_is_over_and_comes_back() {
@@ -193,4 +197,45 @@ async fn a_sidecar_that_stops_gives_its_lease_back_after_the_hold() {
 #[tokio::test]
 async fn a_sidecar_that_is_dropped_gives_its_lease_back_after_the_hold() {
     gives_its_lease_back(|sidecar| tokio::spawn(async move { drop(sidecar) })).await;
+}
+
+#[tokio::test]
+async fn a_sidecar_that_stops_says_so_answers_nobody_late_and_ends_its_streams() {
+    // Long enough to be asked a few things in.
+    let terms = values(|values| {
+        values.sidecar_lease = Span::from_millis(30_000);
+        values.replica_lease = Span::from_millis(45_000);
+        values.hold = Span::from_millis(1_000);
+        values.slack = Span::from_millis(30);
+    });
+    let (mut authority, ledger) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let _session = authority.bring_to_life(&ledger, terms).await;
+    let answer = node.answers(Reason::PlanDefaultIn).await;
+    let request = HealthCheckRequest { service: String::new() };
+    let watch = HealthClient::new(node.channel.clone()).watch(request).await.expect("a watch");
+    let mut watch = watch.into_inner();
+    assert_eq!(soon("a status", watch.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
+    // This one waits for a revision that does not come.
+    let mut waiting = Request::new(question("ada"));
+    waiting.set_timeout(Duration::from_secs(60));
+    let floor = answer.position.map(|position| Position { revision: position.revision + 1, ..position });
+    waiting.get_mut().min_position = floor;
+    let mut decisions = node.decisions.clone();
+    let waiting = tokio::spawn(async move { decisions.can_train(waiting).await });
+
+    let Node { sidecar, channel, decisions } = node;
+    let stopping = tokio::spawn(sidecar.stop());
+    let told = soon("a status", watch.message()).await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::NotServing);
+    let end = soon("the end of the stream", watch.message()).await.expect_err("a stream does not just end");
+    assert_eq!(end.code(), Code::Unavailable);
+    assert_eq!(end.get_details_error_info().expect("ErrorInfo").reason, "NOT_SERVING");
+    let waited = soon("an answer", waiting).await.unwrap().expect("an answer and no error").into_inner();
+    assert_eq!((waited.decision(), waited.reason()), (Decision::Deny, Reason::Stale));
+    let mut page = SidecarServiceClient::new(channel.clone());
+    let status = page.get_status(GetStatusRequest {}).await.expect("it answers still").into_inner();
+    assert_eq!((status.state(), status.why.as_str()), (SidecarState::Lapsed, "it is stopping"));
+    drop((page, channel, decisions));
+    soon("the end", stopping).await.expect("it ends");
 }

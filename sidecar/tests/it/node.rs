@@ -24,12 +24,8 @@ pub(crate) struct Node {
 }
 
 pub(crate) fn config(authorities: &[&Authority]) -> Config {
-    Config {
-        authorities: authorities.iter().map(|authority| authority.url.clone()).collect(),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        socket: None,
-        redis: None,
-    }
+    let authorities = authorities.iter().map(|authority| authority.url.clone()).collect();
+    Config::new(authorities, SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
 impl Node {

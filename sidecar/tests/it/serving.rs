@@ -5,7 +5,9 @@ use crate::node::{Node, config, question};
 use crate::script::{Authority, long};
 use consent::pb::Reason;
 use consent::pb::decision_service_client::DecisionServiceClient;
-use consent_sidecar::StartError;
+use consent_sidecar::{Peers, Socket, StartError};
+use rustix::process::getuid;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use tokio_stream::StreamExt;
 use tonic::Request;
@@ -20,7 +22,8 @@ async fn it_answers_on_a_unix_socket_for_its_group_alone() {
     let (mut authority, ledger) = (Authority::start().await, Ledger::new());
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("consent.sock");
-    let config = consent_sidecar::Config { socket: Some(path.clone()), ..config(&[&authority]) };
+    let socket = Some(Socket { path: path.clone(), peers: Peers::Group });
+    let config = consent_sidecar::Config { socket, ..config(&[&authority]) };
     let sidecar = consent_sidecar::start(config.clone()).await.expect("it starts");
     let mode = std::fs::metadata(&path).expect("the socket is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
@@ -42,6 +45,23 @@ async fn it_answers_on_a_unix_socket_for_its_group_alone() {
 }
 
 #[tokio::test]
+async fn it_answers_the_processes_of_the_listed_users_alone() {
+    let authority = Authority::start().await;
+    let own = getuid().as_raw();
+    for (users, is_listed) in [([own, own + 1], true), ([own + 1, own + 2], false)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("run/consent.sock");
+        let socket = Some(Socket { path: path.clone(), peers: Peers::Users(users.into()) });
+        let node = Node::start_with(consent_sidecar::Config { socket, ..config(&[&authority]) }).await;
+        let channel = Endpoint::try_from(format!("unix://{}", path.display())).unwrap().connect_lazy();
+        let answer = DecisionServiceClient::new(channel).can_train(question("ada")).await;
+        assert_eq!(answer.is_ok(), is_listed, "{answer:?}");
+        // Whoever is refused there is answered over TCP still.
+        node.denies().await;
+    }
+}
+
+#[tokio::test]
 async fn it_does_not_start_on_what_cannot_be_right() {
     let authority = Authority::start().await;
     let everywhere =
@@ -50,6 +70,12 @@ async fn it_does_not_start_on_what_cannot_be_right() {
     assert!(matches!(refused, Err(StartError::NotLoopback(_))), "{refused:?}");
     let refused = consent_sidecar::start(config(&[])).await;
     assert!(matches!(refused, Err(StartError::NoAuthority)), "{refused:?}");
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
+    let socket = Some(Socket { path: directory.path().join("consent.sock"), peers: Peers::Group });
+    let open = consent_sidecar::Config { socket, ..config(&[&authority]) };
+    let refused = consent_sidecar::start(open).await.expect_err("anybody may write there").to_string();
+    assert!(refused.contains("anybody may write to its directory"), "{refused}");
     let nowhere = consent_sidecar::Config { authorities: vec!["not an address".to_owned()], ..config(&[]) };
     let refused = consent_sidecar::start(nowhere).await;
     assert!(matches!(refused, Err(StartError::BadAuthority { .. })), "{refused:?}");
