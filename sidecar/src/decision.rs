@@ -5,7 +5,7 @@
 //! for nothing; whoever must wait (`min_position`) does so before.
 
 use crate::node::Node;
-use crate::table::{State, View};
+use crate::table::{State, Unread, View};
 use consent::convert::decision::{Asked, asked, asked_all, min_position, response, responses};
 use consent::deadline::Deadline;
 use consent::pb::decision_service_server::DecisionService;
@@ -13,7 +13,7 @@ use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, 
 use consent::{clock, status::status};
 use consent_core::confirm::Lease;
 use consent_core::decision::{self, Decision};
-use consent_core::words::{Moment, Position, Span};
+use consent_core::words::{Moment, Position, Span, Timestamp};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -23,60 +23,102 @@ const WAIT_DEFAULT: Span = Span::from_millis(1000);
 /// So many questions of a batch look their rows up together.
 const TOGETHER: usize = 32;
 
-/// What a whole answer or batch rests on.
+/// What answers rest on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Basis {
-    /// No answer was decided from an older state.
+    /// A single answer was decided from this state. Of several none was decided from an older one.
     pub(crate) position: Option<Position>,
-    /// How long an ALLOW in it may be relied on, counted from before the caller sent the request.
+    /// How long an ALLOW may be relied on, counted from before the caller sent the request.
     pub(crate) valid_for: Span,
 }
 
+impl Basis {
+    /// The same DENY to every question.
+    fn deny(answers: &mut [Decision], decision: Decision, position: Option<Position>) -> Basis {
+        answers.fill(decision);
+        Basis { position, valid_for: Span::ZERO }
+    }
+}
+
+/// What is read for an answer, each as it is when it is asked for.
+trait Readings {
+    /// Both lease clocks.
+    fn now(&self) -> Moment;
+    /// The wall clock.
+    fn wall(&self) -> Timestamp;
+    /// The lease as last published.
+    fn lease(&self) -> Option<Lease>;
+    /// The heads.
+    fn table(&self) -> View;
+}
+
+impl Readings for Node {
+    fn now(&self) -> Moment {
+        clock::now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        clock::wall()
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.lease()
+    }
+
+    fn table(&self) -> View {
+        self.table.read()
+    }
+}
+
 /// Decides every question from a state at or past `floor` and at or past the position that it gives, under one
-/// lease: the six steps of R10, in their order. `now` reads the lease clocks, `lease` the lease, `table` the heads.
-/// That order is what counts: a lease that was read after the heads may rest on revisions which they are without.
+/// lease: the six steps of R10, in their order. That order is what counts: a lease that was read after the heads may
+/// rest on revisions which they are without.
 fn decide(
-    now: impl Fn() -> Moment,
-    lease: impl Fn() -> Option<Lease>,
-    table: impl Fn() -> View,
+    readings: &impl Readings,
     floor: Option<Position>,
     asked: &[Asked<'_>],
     answers: &mut [Decision],
 ) -> Basis {
     let mut position = None;
-    // Who was paused past the end of an answer starts over once: after that a DENY is cheaper for everybody.
+    // Who was paused past the end of an answer, or whose table was replaced, starts over once: after that a DENY is
+    // cheaper for everybody.
     for _attempt in 0..2 {
-        let now0 = now(); // (1)
-        let lease = lease(); // (2)
-        let view = table(); // (3)
-        let Some(state) = view.state() else {
-            answers.fill(Decision::NOT_READY);
-            return Basis { position: None, valid_for: Span::ZERO };
-        };
+        let now0 = readings.now(); // (1)
+        let lease = readings.lease(); // (2)
+        let view = readings.table(); // (3)
+        let Some(state) = view.state() else { return Basis::deny(answers, Decision::NOT_READY, None) };
         let here = state.position();
         position = Some(here);
         let lease = lease.filter(|lease| lease.epoch == here.epoch && reached(here, floor));
         let Some(validity) = lease.and_then(|lease| lease.at(now0)) else { break }; // (4)
-        let is_decided = decide_all(state, asked, answers).is_some(); // (5)
+        let decided = decide_all(state, readings.wall(), asked, answers); // (5)
         drop(view);
-        // (6)
-        if is_decided && validity.holds(now()) {
-            return Basis { position, valid_for: validity.valid_for() };
+        match decided {
+            // (6)
+            Ok(exact) if validity.holds(readings.now()) => {
+                return Basis { position: exact.or(position), valid_for: validity.valid_for() };
+            }
+            Ok(_) | Err(Unread::Retired) => {}
+            Err(Unread::Busy) => return Basis::deny(answers, Decision::NOT_READY, position),
         }
     }
-    answers.fill(Decision::STALE);
-    Basis { position, valid_for: Span::ZERO }
+    Basis::deny(answers, Decision::STALE, position)
 }
 
-/// Decides each question from one moment of the table; `None`: it was replaced meanwhile. The moments may differ:
-/// none is older than a position that was read before.
-fn decide_all(state: &State, asked: &[Asked<'_>], answers: &mut [Decision]) -> Option<()> {
-    let wall = clock::wall();
+/// Decides each question from one moment of the table; gives the position of a single one's. The moments of several
+/// may differ: none is older than a position that was read before.
+fn decide_all(
+    state: &State,
+    wall: Timestamp,
+    asked: &[Asked<'_>],
+    answers: &mut [Decision],
+) -> Result<Option<Position>, Unread> {
     let mut reader = state.reader();
     if let ([asked], [answer]) = (asked, &mut *answers) {
         let question = asked.question(state.id_key());
-        *answer = reader.read(|seen| decision::decide(seen, &question, wall))?;
-        return Some(());
+        let exact;
+        (*answer, exact) = reader.read(|seen| (decision::decide(seen, &question, wall), seen.position()))?;
+        return Ok(Some(exact));
     }
     // What the rows of some questions wait for in memory they wait for together.
     for (asked, answers) in asked.chunks(TOGETHER).zip(answers.chunks_mut(TOGETHER)) {
@@ -89,7 +131,7 @@ fn decide_all(state: &State, asked: &[Asked<'_>], answers: &mut [Decision]) -> O
             *answer = reader.read(|seen| decision::decide(seen, question, wall))?;
         }
     }
-    Some(())
+    Ok(None)
 }
 
 /// Is `position` at or past `floor`? Revisions of two epochs cannot be compared: no.
@@ -114,7 +156,7 @@ impl Decisions {
         asked: &[Asked<'_>],
         answers: &mut [Decision],
     ) -> Basis {
-        decide(clock::now, || self.node.lease(), || self.node.table.read(), floor, asked, answers)
+        decide(&*self.node, floor, asked, answers)
     }
 
     /// Waits until the table may have reached `floor`, within the deadline. A floor of another epoch is waited for
@@ -172,13 +214,13 @@ mod tests {
     use crate::node::WAITING_MAX;
     use crate::table::{Heads, Incoming};
     use consent::pb;
-    use consent_core::chain::Chain;
-    use consent_core::confirm::Place;
+    use consent_core::chain::{Chain, Link};
+    use consent_core::confirm::{Frame, Place};
     use consent_core::decision::Reason;
     use consent_core::digest::Digest;
     use consent_core::head::{AccountHead, Head, HeadKey};
     use consent_core::ledger::HeadRecord;
-    use consent_core::words::{Epoch, IdKey, Incarnation, Revision, Timestamp};
+    use consent_core::words::{Epoch, IdKey, Incarnation, Revision};
     use std::cell::Cell;
     use std::pin::pin;
     use std::task::{Context, Waker};
@@ -224,19 +266,53 @@ mod tests {
         }
     }
 
+    /// What a test has a reader read.
+    struct Played<N, W, L, T> {
+        now: N,
+        wall: W,
+        lease: L,
+        table: T,
+    }
+
+    impl<N, W, L, T> Readings for Played<N, W, L, T>
+    where
+        N: Fn() -> Moment,
+        W: Fn() -> Timestamp,
+        L: Fn() -> Option<Lease>,
+        T: Fn() -> View,
+    {
+        fn now(&self) -> Moment {
+            (self.now)()
+        }
+
+        fn wall(&self) -> Timestamp {
+            (self.wall)()
+        }
+
+        fn lease(&self) -> Option<Lease> {
+            (self.lease)()
+        }
+
+        fn table(&self) -> View {
+            (self.table)()
+        }
+    }
+
     fn reason(node: &Node, now: impl Fn() -> Moment, floor: Option<Position>) -> (Reason, Basis) {
-        answer(now, || node.lease(), || node.table.read(), floor)
+        answer(now, clock::wall, || node.lease(), || node.table.read(), floor)
     }
 
     fn answer(
         now: impl Fn() -> Moment,
+        wall: impl Fn() -> Timestamp,
         lease: impl Fn() -> Option<Lease>,
         table: impl Fn() -> View,
         floor: Option<Position>,
     ) -> (Reason, Basis) {
         let mut answers = [Decision::NOT_READY];
         let request = request("ada");
-        let basis = decide(now, lease, table, floor, &[asked(&request).unwrap()], &mut answers);
+        let readings = Played { now, wall, lease, table };
+        let basis = decide(&readings, floor, &[asked(&request).unwrap()], &mut answers);
         (answers[0].reason, basis)
     }
 
@@ -265,10 +341,11 @@ mod tests {
         let requests: Vec<_> = (0..100).map(|n| request(&format!("account-{n}"))).collect();
         let asked: Vec<_> = requests.iter().map(|request| asked(request).unwrap()).collect();
         let mut answers = vec![Decision::NOT_READY; asked.len()];
+        let (now, lease, table) = (|| at(1000), || node.lease(), || node.table.read());
+        let readings = Played { now, wall: clock::wall, lease, table };
         let mut all = || {
             for many in [1, asked.len()] {
-                let (lease, table) = (|| node.lease(), || node.table.read());
-                decide(|| at(1000), lease, table, None, &asked[..many], &mut answers[..many]);
+                decide(&readings, None, &asked[..many], &mut answers[..many]);
             }
         };
         // A thread's first look at a shared value takes it a place to say so.
@@ -319,7 +396,8 @@ mod tests {
         let (lapsed, caught_up) = (node(None), node_at(1, lease(EPOCH, 5000)));
         let is_over = Cell::new(false);
         let next = || if is_over.replace(true) { &caught_up } else { &lapsed };
-        let (reason, basis) = answer(|| at(1000), || next().lease(), || next().table.read(), None);
+        let (lease, table) = (|| next().lease(), || next().table.read());
+        let (reason, basis) = answer(|| at(1000), clock::wall, lease, table, None);
         assert_eq!((reason, basis.valid_for), (Reason::Stale, Span::ZERO));
     }
 
@@ -333,8 +411,52 @@ mod tests {
             node.table.read()
         };
         let now = || at(1000 + pauses.get() * HOLD.millis());
-        let (reason, basis) = answer(now, || node.lease(), read, None);
+        let (reason, basis) = answer(now, clock::wall, || node.lease(), read, None);
         assert_eq!((reason, basis.valid_for, pauses.get()), (Reason::Stale, Span::ZERO, 2));
+    }
+
+    /// The next revision of the node's table: Ada comes, and is erased.
+    fn apply(node: &Node, number: u64) {
+        let revision = Revision::new(number).unwrap();
+        let head = Head::Account(AccountHead::Erased { rev: revision });
+        let key = HeadKey::Account(IdKey::new([3; 16]).account("ada"));
+        let head = || Incoming::read(HeadRecord { key, bytes: head.encode() }, revision).unwrap();
+        let (link, chain) = (Link::new([0; 32]), Chain::EMPTY);
+        let frame = |digest| Frame { epoch: EPOCH, revision, link, chain, digest };
+        let at = Timestamp::from_millis(1);
+        let digest = node.table.apply(&frame(Digest::EMPTY), at, head());
+        assert_eq!(node.table.apply(&frame(digest), at, head()), digest);
+    }
+
+    #[test]
+    fn an_answer_says_what_state_it_was_decided_from() {
+        let node = node_at(1, lease(EPOCH, 5000));
+        let (before, basis) = reason(&node, || at(1000), None);
+        assert_eq!((before, basis.position), (Reason::UnknownAccount, Some(position(EPOCH, 1))));
+        // A revision comes when the position has been looked at, and the heads have not.
+        let is_over = Cell::new(false);
+        let wall = || {
+            if !is_over.replace(true) {
+                apply(&node, 2);
+            }
+            clock::wall()
+        };
+        let (lease, table) = (|| node.lease(), || node.table.read());
+        let (after, basis) = answer(|| at(1000), wall, lease, table, None);
+        assert_eq!((after, basis.position), (Reason::UnknownProduct, Some(position(EPOCH, 2))));
+    }
+
+    #[test]
+    fn a_table_that_is_replaced_under_an_answer_is_not_what_it_is_decided_from() {
+        let node = node_at(1, lease(EPOCH, 5000));
+        let (lease, table) = (|| node.lease(), || node.table.read());
+        let next = Epoch::new([9; 16]);
+        let wall = || {
+            node.table.enter(next);
+            clock::wall()
+        };
+        let (reason, basis) = answer(|| at(1000), wall, lease, table, None);
+        assert_eq!((reason, basis.position), (Reason::Stale, Some(position(next, 1))));
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! One writer, the sync thread, changes it a head at a time, in place. Readers take no lock and are never waited
 //! for: an answer is decided from what stood in the table at one moment, or it is decided again (`sequenced`). So
 //! one answer is of one state; and a state is never older than a position that was read before it, so the position
-//! that a batch reads first is a floor for all of its items. A change is read, digested and compared before it is
+//! that a batch reads first is a floor for all of its items; what is read at one moment knows its own position. A change is read, digested and compared before it is
 //! stored, and a snapshot is built beside the table and then put in its place. A table whose digest is not what the
 //! authority says it is never becomes visible; one that was replaced answers no more.
 //!
@@ -26,6 +26,7 @@ mod sequenced;
 
 pub(crate) use heads::Heads;
 pub(crate) use incoming::Incoming;
+pub(crate) use sequenced::Unread;
 
 use arc_swap::{ArcSwapOption, Guard};
 use atomic::{AtomicU64, Ordering};
@@ -40,7 +41,7 @@ use consent_core::words::{
 use layout::Layout;
 use sequenced::Sequenced;
 use std::hint::black_box;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// All heads, from one installation to the next.
@@ -58,7 +59,14 @@ pub(crate) struct State {
 /// What stood in the table at one moment.
 pub(crate) struct Seen<'a> {
     layout: &'a Layout,
-    recorded_at: Timestamp,
+    state: &'a State,
+}
+
+impl Seen<'_> {
+    /// The position of that moment.
+    pub(crate) fn position(&self) -> Position {
+        self.state.position()
+    }
 }
 
 impl State {
@@ -92,7 +100,11 @@ impl State {
 
     /// Reads it, at one moment or at many.
     pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { layout: self.layout.reader(), recorded_at: &self.recorded_at }
+        Reader { layout: self.layout.reader(), state: self }
+    }
+
+    fn recorded_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.recorded_at.load(Ordering::Relaxed).cast_signed())
     }
 
     fn move_to(&self, revision: Revision, recorded_at: Timestamp) {
@@ -104,18 +116,14 @@ impl State {
 /// Reads the table at one moment after the other: one for each item of a batch.
 pub(crate) struct Reader<'a> {
     layout: sequenced::Reader<'a, Layout>,
-    recorded_at: &'a AtomicU64,
+    state: &'a State,
 }
 
 impl Reader<'_> {
-    /// What `read` gives for one moment; it may be called again. `None`: the table was replaced, and answers no
-    /// more.
-    pub(crate) fn read<R>(&mut self, mut read: impl FnMut(&Seen<'_>) -> R) -> Option<R> {
-        let recorded_at = self.recorded_at;
-        self.layout.read(|layout| {
-            let recorded_at = recorded_at.load(Ordering::Relaxed).cast_signed();
-            read(&Seen { layout, recorded_at: Timestamp::from_millis(recorded_at) })
-        })
+    /// What `read` gives for one moment; it may be called again. A table that was replaced answers no more.
+    pub(crate) fn read<R>(&mut self, mut read: impl FnMut(&Seen<'_>) -> R) -> Result<R, Unread> {
+        let state = self.state;
+        self.layout.read(|layout| read(&Seen { layout, state }))
     }
 
     /// Asks memory for what decisions about these will need, all at once instead of one after the other.
@@ -123,13 +131,14 @@ impl Reader<'_> {
         let touch = |layout: &Layout| {
             keys.clone().fold(0, |sum, (account, artifact)| sum ^ layout.touch(account, artifact))
         };
-        black_box(self.layout.read(touch));
+        // Whoever reads next hears why nothing is read.
+        let _ = black_box(self.layout.read(touch));
     }
 }
 
 impl decision::Heads for Seen<'_> {
     fn recorded_at(&self) -> Timestamp {
-        self.recorded_at
+        self.state.recorded_at()
     }
 
     fn policy(&self) -> Result<&PolicyHead, NotReady> {
@@ -220,8 +229,7 @@ impl Table {
     /// Applies one revision, if the table then has the digest that it should have. Gives the digest that it has,
     /// or would have.
     pub(crate) fn apply(&self, frame: &Frame, recorded_at: Timestamp, head: Incoming) -> Digest {
-        // A writer that panicked may have left half a change: there is no complete table any more.
-        let Ok(mut installed) = self.installed.lock() else { return Digest::EMPTY };
+        let mut installed = self.installed();
         let Some(Installed { heads, state }) = installed.as_mut() else { return Digest::EMPTY };
         let digest = heads.digest_with(&head);
         if digest == frame.digest {
@@ -239,14 +247,14 @@ impl Table {
 
     /// How many heads it holds, about, and the secret under which their keys were made.
     pub(crate) fn size(&self) -> Option<(usize, IdKey)> {
-        let installed = self.installed.lock().ok()?;
+        let installed = self.installed();
         installed.as_ref().map(|Installed { heads, .. }| (heads.len(), *heads.id_key()))
     }
 
     /// One of 256 parts of its heads, by the ninth byte of their keys: for the sync thread, to copy the table piece by
     /// piece.
     pub(crate) fn part(&self, part: u8) -> Option<Vec<HeadRecord>> {
-        let installed = self.installed.lock().ok()?;
+        let installed = self.installed();
         installed.as_ref().map(|Installed { heads, .. }| heads.part(part).collect())
     }
 
@@ -255,8 +263,7 @@ impl Table {
         self.exchange(|installed| {
             let Installed { heads, state } = installed?;
             let position = Position { epoch, revision: state.position().revision };
-            let recorded_at = Timestamp::from_millis(state.recorded_at.load(Ordering::Relaxed).cast_signed());
-            let state = Arc::new(State::new(&heads, position, recorded_at));
+            let state = Arc::new(State::new(&heads, position, state.recorded_at()));
             Some(Installed { heads, state })
         });
     }
@@ -268,14 +275,30 @@ impl Table {
 
     /// Puts another state in the place of the one there is, from which nobody then reads any more.
     fn exchange(&self, next: impl FnOnce(Option<Installed>) -> Option<Installed>) {
-        let Ok(mut installed) = self.installed.lock() else { return };
+        let mut installed = self.installed();
         *installed = next(installed.take());
-        let state = installed.as_ref().map(|installed| Arc::clone(&installed.state));
+        self.show(installed.as_ref().map(|installed| Arc::clone(&installed.state)));
+    }
+
+    /// Lets readers see this state and no other. Only who holds what is installed may do so.
+    fn show(&self, state: Option<Arc<State>>) {
         let position = state.as_deref().map(State::position);
         if let Some(before) = self.state.swap(state) {
             before.layout.retire();
         }
         self.position.send_replace(position);
+    }
+
+    /// What is installed. A writer that panicked may have left half a change: then it is nothing, and readers see
+    /// nothing any more, until something whole is installed.
+    fn installed(&self) -> MutexGuard<'_, Option<Installed>> {
+        self.installed.lock().unwrap_or_else(|poisoned| {
+            let mut installed = poisoned.into_inner();
+            *installed = None;
+            self.show(None);
+            self.installed.clear_poison();
+            installed
+        })
     }
 }
 
@@ -285,6 +308,7 @@ mod tests {
     use consent_core::chain::{Chain, Link};
     use consent_core::decision::Heads as _;
     use consent_core::head::{AccountHead, Head, HeadKey, SEMANTICS};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     const EPOCH: Epoch = Epoch::new([1; 16]);
     const ADA: AccountKey = AccountKey::new([5; 16]);
@@ -392,13 +416,42 @@ mod tests {
         let table = table(heads());
         let view = table.read();
         let before = view.state().unwrap();
-        assert!(before.reader().read(|_| ()).is_some());
+        assert_eq!(before.reader().read(|_| ()), Ok(()));
         table.enter(Epoch::new([2; 16]));
-        assert!(before.reader().read(|_| ()).is_none());
+        assert_eq!(before.reader().read(|_| ()), Err(Unread::Retired));
         let now = table.read();
-        assert!(now.state().unwrap().reader().read(|_| ()).is_some());
+        assert_eq!(now.state().unwrap().reader().read(|_| ()), Ok(()));
         table.clear();
-        assert!(now.state().unwrap().reader().read(|_| ()).is_none());
+        assert_eq!(now.state().unwrap().reader().read(|_| ()), Err(Unread::Retired));
+    }
+
+    #[test]
+    fn what_a_writer_left_that_panicked_is_seen_by_nobody() {
+        let next: [fn(&Table); 5] = [
+            Table::clear,
+            |table| table.enter(Epoch::new([2; 16])),
+            |table| {
+                let digest = table.apply(&frame(2, Digest::EMPTY), Timestamp::from_millis(2), incoming(2));
+                assert_eq!(digest, Digest::EMPTY);
+            },
+            |table| assert!(table.size().is_none()),
+            |table| assert!(table.part(0).is_none()),
+        ];
+        for next in next {
+            let table = table(heads());
+            let (view, watch) = (table.read(), table.watch());
+            let panicked = catch_unwind(AssertUnwindSafe(|| table.exchange(|_| panic!("half a change"))));
+            assert!(panicked.is_err() && table.installed.is_poisoned());
+            next(&table);
+            assert_eq!((position(&table), *watch.borrow()), (None, None));
+            assert_eq!(view.state().unwrap().reader().read(|_| ()), Err(Unread::Retired));
+            // Nothing latches: what is whole is seen again.
+            let heads = heads();
+            let (chain, digest) = (Chain::EMPTY, heads.digest());
+            let place = Place { epoch: EPOCH, revision: revision(3), chain, digest };
+            table.install(heads, &place, Timestamp::from_millis(3));
+            assert_eq!(position(&table), at(3));
+        }
     }
 
     #[test]

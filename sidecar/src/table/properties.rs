@@ -1,6 +1,6 @@
 //! What must hold of the table for any heads, in any order, and while somebody reads.
 
-use super::sequenced::Sequenced;
+use super::sequenced::{Sequenced, Unread};
 use super::{Heads, Incoming, Table};
 use consent_core::chain::{Chain, Link};
 use consent_core::confirm::{Frame, Place};
@@ -152,20 +152,20 @@ fn check(heads: Heads, model: &HashMap<HeadKey, Vec<u8>>) -> Result<(), TestCase
         if !model.contains_key(&HeadKey::Account(AccountKey::new(bytes))) {
             prop_assert_eq!(
                 state.reader().read(|seen| seen.account(AccountKey::new(bytes), None)),
-                Some(Ok(None))
+                Ok(Ok(None))
             );
         }
         if !model.contains_key(&HeadKey::Exclusion(ArtifactKey::new(bytes))) {
             prop_assert_eq!(
                 state.reader().read(|seen| seen.is_excluded(ArtifactKey::new(bytes))),
-                Some(Ok(false))
+                Ok(Ok(false))
             );
         }
         if !model.contains_key(&HeadKey::Organization(OrganizationKey::new(bytes))) {
             let key = OrganizationKey::new(bytes);
             prop_assert_eq!(
                 state.reader().read(|seen| seen.organization(key, ProductIndex(0))),
-                Some(Ok(None))
+                Ok(Ok(None))
             );
         }
     }
@@ -261,7 +261,7 @@ fn readers_see_one_revision_and_none_before_their_floor() {
         // What a change overtakes may be half a head, as long as it is read again.
         let layers = state.reader().read(|seen| {
             let read = |key| seen.account(key, Some(ProductIndex(0)));
-            (read(ada), read(ben), seen.recorded_at())
+            (read(ada), read(ben), seen.recorded_at(), seen.position())
         });
         (floor, layers.unwrap())
     };
@@ -282,7 +282,7 @@ fn readers_see_one_revision_and_none_before_their_floor() {
             }
         });
         while !writer.is_finished() {
-            let (floor, (ada, ben, at)) = seen();
+            let (floor, (ada, ben, at, position)) = seen();
             let (Ok(Some(AccountView::Known(ada))), Ok(Some(AccountView::Known(ben)))) = (ada, ben) else {
                 panic!("half a head was read: {ada:?}, {ben:?}");
             };
@@ -294,6 +294,7 @@ fn readers_see_one_revision_and_none_before_their_floor() {
             assert!(ada == ben + 2 || ben == ada + 1, "{ada} and {ben} never stood together");
             assert!(at == ada.max(ben) || at == ben + 1, "{at} is not of {ada} and {ben}");
             assert!(at >= floor, "{at} is before {floor}");
+            assert_eq!(at, position.revision.get());
         }
     });
 }
@@ -301,23 +302,23 @@ fn readers_see_one_revision_and_none_before_their_floor() {
 #[test]
 fn half_a_change_is_never_read() {
     let value = Sequenced::new(Arc::new(7));
-    assert_eq!(value.reader().read(|value| *value), Some(7));
+    assert_eq!(value.reader().read(|value| *value), Ok(7));
     value.write(Some(Arc::new(8)), || ());
-    assert_eq!(value.reader().read(|value| *value), Some(8));
+    assert_eq!(value.reader().read(|value| *value), Ok(8));
     let half = || value.write(None, || panic!("half a change"));
     assert!(catch_unwind(AssertUnwindSafe(half)).is_err());
-    assert_eq!(value.reader().read(|value| *value), None);
+    assert_eq!(value.reader().read(|value| *value), Err(Unread::Retired));
 }
 
 #[test]
 fn who_reads_again_sees_what_replaced_the_value() {
     let value = Sequenced::new(Arc::new(1));
     let mut reader = value.reader();
-    assert_eq!(reader.read(|value| *value), Some(1));
+    assert_eq!(reader.read(|value| *value), Ok(1));
     value.write(Some(Arc::new(2)), || ());
-    assert_eq!(reader.read(|value| *value), Some(2));
+    assert_eq!(reader.read(|value| *value), Ok(2));
     value.retire();
-    assert_eq!(reader.read(|value| *value), None);
+    assert_eq!(reader.read(|value| *value), Err(Unread::Retired));
 }
 
 #[test]
@@ -331,5 +332,13 @@ fn a_read_that_a_change_overtakes_is_done_again() {
         }
         *seen
     });
-    assert_eq!((read, reads), (Some(2), 2));
+    assert_eq!((read, reads), (Ok(2), 2));
+}
+
+#[test]
+fn who_meets_a_change_that_does_not_end_gives_up() {
+    let value = Sequenced::new(Arc::new(1));
+    // The writer is held up for as long as its reader tries.
+    value.write(None, || assert_eq!(value.reader().read(|value| *value), Err(Unread::Busy)));
+    assert_eq!(value.reader().read(|value| *value), Ok(1));
 }

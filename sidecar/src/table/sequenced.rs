@@ -6,6 +6,15 @@
 //! readers up for as long as its stores take. What must be built first is built beside the value, and then put in
 //! its place.
 //!
+//! Where the writer's thread is taken off its core in the middle of a change, a reader gives its own core away for
+//! it, and gives up at a bound ([`Unread::Busy`]): an answer that came later would not be worth much, and whoever
+//! waits on the same thread would wait along.
+//!
+//! Why the loads and stores of the value itself need no order. A reader that has met any store of a change has the
+//! writer's release fence before its own acquire fence, and so sees the odd sequence when it judges; the same fence
+//! stands between [`Sequenced::retire`] and every later change of what a successor shares with the value. And a
+//! reader that begins at an even sequence has acquired every store of the changes before it.
+//!
 //! Whatever a reader meets in the middle of a change must be harmless until it is thrown away: every word of the
 //! value is an atomic, and whoever reads it takes nothing for granted.
 
@@ -14,6 +23,18 @@ use std::sync::Arc;
 
 /// An odd sequence that never becomes even again.
 const RETIRED: u64 = u64::MAX;
+/// So many times a reader looks before it gives up: some ten milliseconds, a fifth of what an answer is relied upon,
+/// where no other thread wants the core; a change takes a few microseconds at most.
+const TRIES_MAX: u32 = 1 << 18;
+
+/// Why nothing was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// The value is retired: there may be another one in its place.
+    Retired,
+    /// It was in the middle of a change for too long.
+    Busy,
+}
 
 /// One writer, many readers.
 #[derive(Debug)]
@@ -32,14 +53,13 @@ pub(super) struct Reader<'a, T> {
 }
 
 impl<T> Reader<'_, T> {
-    /// What `read` gives for the value as it stood at one moment; `None` once the value is retired. `read` is
-    /// called again when the value changed meanwhile.
-    pub(super) fn read<R>(&mut self, mut read: impl FnMut(&T) -> R) -> Option<R> {
-        let mut tries = 0_u32;
-        loop {
+    /// What `read` gives for the value as it stood at one moment. `read` is called again when the value changed
+    /// meanwhile.
+    pub(super) fn read<R>(&mut self, mut read: impl FnMut(&T) -> R) -> Result<R, Unread> {
+        for tries in 1..=TRIES_MAX {
             let before = self.of.sequence.load(Ordering::Acquire);
             if before == RETIRED {
-                return None;
+                return Err(Unread::Retired);
             }
             if before.is_multiple_of(2) {
                 let replaced = self.of.replaced.load(Ordering::Relaxed);
@@ -49,14 +69,14 @@ impl<T> Reader<'_, T> {
                 // No load of `read` may come after the load that judges it.
                 fence(Ordering::Acquire);
                 if self.of.sequence.load(Ordering::Relaxed) == before {
-                    return Some(result);
+                    return Ok(result);
                 }
                 // The value and its number may be of two replacements.
                 self.value = None;
             }
-            tries = tries.wrapping_add(1);
             pause(tries);
         }
+        Err(Unread::Busy)
     }
 }
 

@@ -12,10 +12,10 @@ mod rows;
 #[path = "../../src/table/sequenced.rs"]
 mod sequenced;
 
-use atomic::{AtomicU64, Ordering};
+use atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
 use rows::{Key, Rows};
-use sequenced::Sequenced;
+use sequenced::{Sequenced, Unread};
 use std::sync::Arc;
 
 /// Two keys with one home, in their order.
@@ -56,7 +56,7 @@ fn table(rows: &[(Key, &[u32])]) -> (Arc<Sequenced<Rows>>, Arc<Rows>) {
 
 fn words<const N: usize>(table: &Sequenced<Rows>, key: Key) -> Option<[u32; N]> {
     let words = |rows: &Rows| rows.find(key).map(|row| std::array::from_fn(|index| row.word(index)));
-    table.reader().read(words).flatten()
+    table.reader().read(words).unwrap()
 }
 
 #[test]
@@ -141,5 +141,51 @@ fn nothing_is_read_from_before_a_revision_that_was_read_first() {
         put(&table, &mut rows, ADA, &[2], || revision.store(2, Ordering::Release));
         let (floor, read) = reader.join().unwrap();
         assert!(u64::from(read) >= floor, "revision {floor}, but {read}");
+    });
+}
+
+/// Two rows of one word each: what stands in them is of no account here, only when it is seen.
+type Two = [AtomicU32; 2];
+
+fn two(value: &Two) -> [u32; 2] {
+    value.each_ref().map(|word| word.load(Ordering::Relaxed))
+}
+
+#[test]
+fn two_rows_and_their_revision_are_read_as_they_stood_together() {
+    check(|| {
+        let rows: Arc<Two> = Arc::new([1, 1].map(AtomicU32::new));
+        let (table, revision) = (Arc::new(Sequenced::new(Arc::clone(&rows))), Arc::new(AtomicU64::new(1)));
+        let reader = {
+            let (table, revision) = (Arc::clone(&table), Arc::clone(&revision));
+            let read = move |rows: &Two| (two(rows), revision.load(Ordering::Relaxed));
+            thread::spawn(move || table.reader().read(read).unwrap())
+        };
+        table.write(None, || {
+            rows.iter().for_each(|word| word.store(2, Ordering::Relaxed));
+            revision.store(2, Ordering::Release);
+        });
+        let read = reader.join().unwrap();
+        assert!([([1, 1], 1), ([2, 2], 2)].contains(&read), "{read:?}");
+    });
+}
+
+#[test]
+fn who_reads_a_table_that_was_replaced_sees_nothing_of_what_comes_after_it() {
+    check(|| {
+        let rows: Arc<Two> = Arc::new([1, 1].map(AtomicU32::new));
+        let before = Arc::new(Sequenced::new(Arc::clone(&rows)));
+        let reader = {
+            let before = Arc::clone(&before);
+            thread::spawn(move || before.reader().read(two))
+        };
+        // As a table goes on in another epoch: the rows are the same.
+        let after = Sequenced::new(Arc::clone(&rows));
+        before.retire();
+        after.write(None, || rows.iter().for_each(|word| word.store(2, Ordering::Relaxed)));
+        let read = reader.join().unwrap();
+        assert!([Ok([1, 1]), Err(Unread::Retired)].contains(&read), "{read:?}");
+        assert_eq!(before.reader().read(|_| ()), Err(Unread::Retired));
+        assert_eq!(after.reader().read(two), Ok([2, 2]));
     });
 }
