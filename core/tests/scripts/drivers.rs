@@ -32,6 +32,9 @@ impl World {
         match output {
             Output::Send { stream, message } => {
                 let Some(ends) = self.streams.get(&stream) else { return };
+                if sidecar.unproven.as_ref().is_some_and(|copy| !copy.sealed) {
+                    self.unsealed.insert(stream);
+                }
                 self.post(me, Party::Replica(ends.replica.0), Body::Up(stream, message));
             }
             Output::Apply { frame, .. } => {
@@ -42,10 +45,11 @@ impl World {
             }
             Output::TakeSnapshot { stream } => {
                 sidecar.table.clear();
-                sidecar.loading = Some(stream);
+                (sidecar.unproven, sidecar.loading) = (None, Some(stream));
             }
             Output::DropTable => {
                 sidecar.table.clear();
+                sidecar.unproven = None;
                 sidecar.to_apply.clear();
                 self.say(format!("{me}: drops its table"));
             }

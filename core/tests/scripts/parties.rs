@@ -71,6 +71,8 @@ pub(crate) struct Sidecar {
     pub(crate) holder: Holder,
     pub(crate) epoch: Epoch,
     pub(crate) table: Events,
+    /// Its durable copy, from its start to the first welcome that goes on from it.
+    pub(crate) unproven: Option<Copy>,
     pub(crate) lease: Option<Lease>,
     /// Applies wait for `apply`.
     pub(crate) slow: bool,
@@ -90,6 +92,8 @@ pub(crate) struct Sidecar {
 pub(crate) struct Copy {
     pub(crate) place: Place,
     pub(crate) table: Events,
+    /// Is the seal on its place right?
+    pub(crate) sealed: bool,
 }
 
 impl Sidecar {

@@ -6,6 +6,7 @@
 //! | command | does |
 //! |---|---|
 //! | `start P [warm]`, `crash P` | a run of a party begins (a sidecar from its durable copy), or ends |
+//! | `start S unproven` | the same, but what the copy is worth shows only at a welcome that goes on from it |
 //! | `up P..` | those start, and 200 ms run |
 //! | `begin S`, `finish S` | one answer (R10): clocks and lease are read; heads are read and the clocks again |
 //! | `connect S R`, `cut P Q` | a new stream; P (and only P) sees the end of every stream to Q |
@@ -21,6 +22,7 @@
 //! | `forge S late E`, `forge S ack E`, `forge S relinquish` | there comes what was said long ago |
 //! | `save S`, `load S` | the durable copy is written; is loaded, as at a start |
 //! | `spoil S`, `rot S`, `garble R S` | the copy, the table, a snapshot loses an event |
+//! | `invent S E` | somebody writes an event into the copy that nobody recorded, and cannot seal it |
 //! | `overtake R` | the row of R was inserted before the last event was recorded |
 //! | `slow S`, `apply S`, `disrupt S`, `leave P`, `hold R`, `accept R`, `seats N`, `block P Q`, `unblock`, `show`, `lapses` | |
 
@@ -68,7 +70,10 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
     let (verb, rest) = words.split_first()?;
     match (*verb, party(1), party(2)) {
         ("start", Some(Party::Sidecar(number)), _) => {
-            world.start_sidecar(number, words.get(2) == Some(&"warm"))
+            world.start_sidecar(number, words.get(2) == Some(&"warm"));
+            if words.get(2) == Some(&"unproven") {
+                world.find(number);
+            }
         }
         ("start", Some(Party::Replica(number)), _) => world.start_replica(number),
         ("start", Some(Party::Confirmer), _) => world.start_witness(),
@@ -131,6 +136,9 @@ pub(crate) fn obey(world: &mut World, words: &[&str]) -> Option<()> {
         ("save", Some(Party::Sidecar(number)), _) => world.save(number),
         ("load", Some(Party::Sidecar(number)), _) => world.load(number),
         ("spoil", Some(Party::Sidecar(number)), _) => drop(world.copies.get_mut(&number)?.table.pop()),
+        ("invent", Some(Party::Sidecar(number)), _) => {
+            world.invent(number, words.get(2)?.chars().next()?)?;
+        }
         ("rot", Some(Party::Sidecar(number)), _) => drop(world.sidecars.get_mut(&number)?.table.pop()),
         ("garble", Some(from), Some(to)) => {
             let at = first_under_way(world, from, to, "snapshot")?;

@@ -80,7 +80,7 @@ pub(crate) fn walk(seed: u64, counts: &mut BTreeMap<&'static str, usize>) -> Res
             34 => format!("save {s}"),
             35 => {
                 step(&mut world, &format!("crash {s}"), &mut walked)?;
-                format!("start {s} {}", dice.one_of(&["warm", "warm", "cold"]))
+                format!("start {s} {}", dice.one_of(&["warm", "unproven", "unproven", "cold"]))
             }
             36 => {
                 step(&mut world, &format!("crash {r}"), &mut walked)?;
@@ -90,7 +90,8 @@ pub(crate) fn walk(seed: u64, counts: &mut BTreeMap<&'static str, usize>) -> Res
                 0 => "crash w".into(),
                 1 => format!("disrupt {s}"),
                 2 => format!("leave {s}"),
-                3 => format!("lose {s} {r}"),
+                3 if dice.roll(2) == 0 => format!("lose {s} {r}"),
+                3 => format!("invent {s} !"),
                 _ => format!("leave {r}"),
             },
             38 => format!("start {p}"),

@@ -1,11 +1,13 @@
 //! The world of a script: parties, a store, clocks, and a set of messages; and what may happen to them.
 
-use super::history::{Ask, Events, Store, Told, Tree, digest, link};
+use super::history::{Ask, Events, Store, Told, Tree, digest, link, place};
 use super::parties::{Answer, Body, Clock, Connection, Copy, Message, Party, Replica, Sidecar, Witness};
 use consent_core::confirm::confirmer::{self, Confirmer, Ticket};
 use consent_core::confirm::grantor::{self, Limits};
-use consent_core::confirm::holder;
-use consent_core::confirm::{Frame, Grantor, Holder, Place, Stream, Terms, ToAuthority, ToSidecar, Validity};
+use consent_core::confirm::holder::{self, Cause};
+use consent_core::confirm::{
+    Frame, Grantor, Holder, Place, Start, Stream, Terms, ToAuthority, ToSidecar, Validity,
+};
 use consent_core::words::{Epoch, Incarnation, Moment, Nonce, Span};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +32,8 @@ pub(crate) struct World {
     pub(crate) messages: Vec<Message>,
     pub(crate) blocked: Vec<(Party, Party)>,
     pub(crate) streams: BTreeMap<Stream, Connection>,
+    /// Those whose hello carries a wrong seal.
+    pub(crate) unsealed: BTreeSet<Stream>,
     pub(crate) answers: Vec<Answer>,
     /// R10, begun: the clocks and the lease are read, the heads are not.
     pub(crate) begun: BTreeMap<u8, Option<(Epoch, Validity)>>,
@@ -67,6 +71,7 @@ impl World {
             messages: Vec::new(),
             blocked: Vec::new(),
             streams: BTreeMap::new(),
+            unsealed: BTreeSet::new(),
             answers: Vec::new(),
             begun: BTreeMap::new(),
             commits: Vec::new(),
@@ -127,6 +132,7 @@ impl World {
             holder: Holder::new(run, 1),
             epoch: self.store.epoch,
             table: Events::new(),
+            unproven: None,
             lease: None,
             slow: false,
             to_apply: Vec::new(),
@@ -141,9 +147,11 @@ impl World {
         }
     }
 
-    /// A driver loads the copy into the table that it has emptied, or not filled yet.
+    /// A driver loads the copy into the table that it has emptied, or not filled yet. It knows the secret, or it could
+    /// not tell the digest; so it does not load what bears a wrong seal.
     pub(crate) fn load(&mut self, number: u8) {
-        if let Some((copy, sidecar)) = self.copies.get(&number).cloned().zip(self.sidecars.get_mut(&number)) {
+        let copy = self.copies.get(&number).filter(|copy| copy.sealed).cloned();
+        if let Some((copy, sidecar)) = copy.zip(self.sidecars.get_mut(&number)) {
             let digest = digest(&copy.table);
             if sidecar.holder.place().is_none() {
                 (sidecar.table, sidecar.epoch) = (copy.table, copy.place.epoch);
@@ -152,13 +160,44 @@ impl World {
         }
     }
 
+    /// A driver finds the copy and cannot tell yet what it is worth: that shows under the secret of a welcome.
+    pub(crate) fn find(&mut self, number: u8) {
+        if let Some((copy, sidecar)) = self.copies.get(&number).cloned().zip(self.sidecars.get_mut(&number)) {
+            let place = copy.place;
+            sidecar.unproven = Some(copy);
+            self.step_sidecar(number, holder::Input::Loaded { place, digest: place.digest });
+        }
+    }
+
     /// The node's durable copy is what the table is now.
     pub(crate) fn save(&mut self, number: u8) {
-        if let Some(sidecar) = self.sidecars.get(&number)
+        if let Some(sidecar) = self.sidecars.get(&number).filter(|sidecar| sidecar.unproven.is_none())
             && let Some(place) = sidecar.holder.place()
         {
-            self.copies.insert(number, Copy { place, table: sidecar.table.clone() });
+            self.copies.insert(number, Copy { place, table: sidecar.table.clone(), sealed: true });
         }
+    }
+
+    /// Somebody who does not know the secret writes into the copy that one more event, which nobody ever recorded,
+    /// was there.
+    pub(crate) fn invent(&mut self, number: u8, event: char) -> Option<()> {
+        let copy = self.copies.get_mut(&number)?;
+        copy.table.push(event);
+        copy.place = place(copy.place.epoch, &copy.table);
+        copy.sealed = false;
+        self.tree.grow(&copy.table);
+        Some(())
+    }
+
+    /// The copy is proven, before the holder hears of the welcome that goes on from it. Is it what it says?
+    fn prove(&mut self, number: u8) -> bool {
+        let Some(sidecar) = self.sidecars.get_mut(&number) else { return true };
+        let Some(copy) = sidecar.unproven.take() else { return true };
+        let is_right = digest(&copy.table) == copy.place.digest;
+        if is_right {
+            (sidecar.table, sidecar.epoch) = (copy.table, copy.place.epoch);
+        }
+        is_right
     }
 
     pub(crate) fn start_replica(&mut self, number: u8) {
@@ -353,6 +392,10 @@ impl World {
         match to {
             Party::Sidecar(number) if ends.sidecar.0 == number && self.runs(to, ends.sidecar.1) => match body
             {
+                Body::Down(_, ToSidecar::Welcome { start: Start::Continue, .. }) if !self.prove(number) => {
+                    self.say(format!("{to}: its copy is not what it says"));
+                    self.step_sidecar(number, holder::Input::Doubted { cause: Cause::Digest });
+                }
                 Body::Down(_, message) => {
                     self.step_sidecar(number, holder::Input::Received { stream, message })
                 }
@@ -375,6 +418,14 @@ impl World {
             },
             Party::Replica(number) if ends.replica.0 == number && self.runs(to, ends.replica.1) => match body
             {
+                // As an authority's session does: a place under a wrong seal is none.
+                Body::Up(_, ToAuthority::Hello { incarnation, place: Some(_), semantics })
+                    if self.unsealed.contains(&stream) =>
+                {
+                    self.say(format!("{to}: the seal is wrong"));
+                    let message = ToAuthority::Hello { incarnation, place: None, semantics };
+                    self.step_replica(number, grantor::Input::Received { stream, message });
+                }
                 Body::Up(_, message) => {
                     self.step_replica(number, grantor::Input::Received { stream, message })
                 }

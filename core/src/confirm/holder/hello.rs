@@ -43,13 +43,14 @@ impl Holder {
             return self.close(at, welcome.terms.keepalive_every(), out);
         }
         match welcome.start {
-            Start::Continue => self.go_on(at, hello, &welcome, foreign, out),
+            Start::Continue => self.go_on(now, at, hello, &welcome, foreign, out),
             Start::Snapshot => self.start_anew(at, hello, &welcome, out),
         }
     }
 
     fn go_on(
         &mut self,
+        now: Moment,
         at: usize,
         hello: Option<Place>,
         welcome: &Welcome,
@@ -73,7 +74,7 @@ impl Holder {
             self.was_live = false;
             out.push(Output::EnterEpoch(welcome.epoch));
         }
-        table.accept();
+        table.accept(now);
         let at = if foreign { self.close_others(at, out) } else { at };
         self.accept(at, welcome, Stage::Following, out);
     }

@@ -84,9 +84,11 @@ impl Table {
         Table { accepted: false, ..Table::loaded(place, now) }
     }
 
-    /// An authority goes on from it.
-    pub(super) fn accept(&mut self) {
-        self.accepted = true;
+    /// An authority goes on from it. Readers see a copy only now, so its revisions are visible from now on (R6).
+    pub(super) fn accept(&mut self, now: Moment) {
+        if !std::mem::replace(&mut self.accepted, true) {
+            self.hold_anew(now);
+        }
     }
 
     /// Where it stands, if an authority has said that there is such a place.
@@ -177,6 +179,10 @@ impl Table {
 
     /// The clocks of before cannot be believed: every hold starts again.
     pub(super) fn distrust_clocks(&mut self, now: Moment) {
+        self.hold_anew(now);
+    }
+
+    fn hold_anew(&mut self, now: Moment) {
         self.ripe = None;
         self.unripe = self.recent.back().map(|&mark| (mark, now)).into_iter().collect();
     }
