@@ -7,7 +7,7 @@
 use super::kept::Kept;
 use consent_core::confirm::Place;
 use consent_core::ledger::HeadRecord;
-use consent_core::words::{Epoch, Timestamp};
+use consent_core::words::{Epoch, Revision, Timestamp};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -146,6 +146,11 @@ impl Backlog {
         }
     }
 
+    /// Where the table stands: what is copied from it now is of this revision, or of none.
+    pub(super) fn latest(&self) -> Option<Revision> {
+        self.state().latest.map(|(place, _)| place.revision)
+    }
+
     /// Does the copy follow the table, as far as is known?
     pub(super) fn follows(&self) -> bool {
         matches!(self.state().standing, Standing::Follows)
@@ -202,7 +207,6 @@ mod tests {
     use consent_core::chain::Chain;
     use consent_core::digest::Digest;
     use consent_core::head::HeadKey;
-    use consent_core::words::Revision;
 
     fn place(number: u64) -> Place {
         let revision = Revision::new(number).unwrap();

@@ -4,7 +4,7 @@
 //! place at any moment, whatever is interrupted.
 
 use super::backlog::Step;
-use super::layout::{self, Marker, Written};
+use super::layout::{self, Marker, Size, Written};
 use consent_core::head::HeadKey;
 use consent_core::words::{IdKey, Revision};
 use std::collections::HashMap;
@@ -18,6 +18,23 @@ pub(super) struct Kept {
     pub(super) written: Written,
     /// The heads in the log, each as it last was: what a compaction puts into the buckets.
     pub(super) log: HashMap<HeadKey, Vec<u8>>,
+    /// What is in each bucket. Kept one by one, so that the sum is right also after half a compaction.
+    pub(super) filled: Vec<Filled>,
+}
+
+/// How much is in a bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Filled {
+    pub(super) heads: u32,
+    pub(super) bytes: u32,
+}
+
+impl Filled {
+    /// A bucket of so many heads, with this value.
+    pub(super) fn new(heads: usize, value: &[u8]) -> Filled {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Filled { heads: count(heads), bytes: count(value.len()) }
+    }
 }
 
 /// What a step does to the log.
@@ -44,7 +61,8 @@ impl Kept {
     /// A copy that is about to be written.
     pub(super) fn new(secret: IdKey, marker: Marker) -> Kept {
         let written = marker.write(&secret);
-        Kept { secret, marker, written, log: HashMap::new() }
+        let filled = vec![Filled::default(); marker.buckets as usize];
+        Kept { secret, marker, written, log: HashMap::new(), filled }
     }
 
     /// Follows these steps; `None`: they do not lead on from here.
@@ -66,9 +84,11 @@ impl Kept {
         let log = match first {
             None => LogStep::Keep,
             Some(first) => {
-                marker.batches += 1;
                 let packed = heads.iter().map(|(key, bytes)| (*key, bytes.as_slice()));
-                LogStep::Push(layout::batch(&marker.generation, first, packed))
+                let batch = layout::batch(&marker.generation, first, packed);
+                marker.batches += 1;
+                marker.size.log += batch.len() as u64;
+                LogStep::Push(batch)
             }
         };
         let written = marker.write(&self.secret);
@@ -77,9 +97,16 @@ impl Kept {
 
     /// The log has gone into the buckets.
     pub(super) fn compacted(&self) -> Next {
-        let marker = Marker { base: self.marker.place.revision, batches: 0, ..self.marker.clone() };
+        let size = Size { log: 0, ..self.size() };
+        let marker = Marker { base: self.marker.place.revision, batches: 0, size, ..self.marker.clone() };
         let written = marker.write(&self.secret);
         Next { marker, written, log: LogStep::Empty, heads: Vec::new() }
+    }
+
+    /// All buckets are filled.
+    pub(super) fn complete(&mut self) {
+        self.marker.size = self.size();
+        self.written = self.marker.write(&self.secret);
     }
 
     /// The step is done.
@@ -89,5 +116,16 @@ impl Kept {
         }
         self.log.extend(next.heads);
         (self.marker, self.written) = (next.marker, next.written);
+    }
+
+    /// How much it is now.
+    fn size(&self) -> Size {
+        let sum = |of: fn(&Filled) -> u32| self.filled.iter().map(|filled| u64::from(of(filled))).sum();
+        Size {
+            heads: sum(|filled| filled.heads),
+            buckets: sum(|filled| filled.bytes),
+            largest: self.filled.iter().map(|filled| filled.bytes).max().unwrap_or(0),
+            log: self.marker.size.log,
+        }
     }
 }

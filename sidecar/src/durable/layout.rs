@@ -1,7 +1,7 @@
 //! How the copy lies in Redis, as bytes.
 //!
 //! ```text
-//!   consent:place        marker: place, recorded_at, generation, how many buckets, where the log begins; seal, check
+//!   consent:place        marker: place, recorded_at, generation, sizes, where the log begins; seal, check
 //!   consent:bucket:N     the heads whose keys have the bits of N, packed; hash
 //!   consent:log          batches of changes since the buckets, one head for each revision; hash
 //! ```
@@ -32,9 +32,11 @@ pub(super) const BUCKETS_MAX: u32 = 65_536;
 const HEADS_PER_BUCKET: usize = 256;
 
 /// The first byte of a marker: another layout has another one.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 const HASH_LEN: usize = 16;
 const CHECK_LEN: usize = 32;
+/// The length of every marker of this layout.
+pub(super) const MARKER_LEN: usize = 225;
 
 /// Drawn at every rewrite: what belongs together has the same.
 pub(super) type Generation = [u8; 16];
@@ -70,6 +72,20 @@ pub(super) struct Marker {
     /// Where buckets and log together stand.
     pub(super) place: Place,
     pub(super) recorded_at: Timestamp,
+    pub(super) size: Size,
+}
+
+/// How much a copy is: whoever loads it takes no more than that, whatever lies there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Heads in the buckets.
+    pub(super) heads: u64,
+    /// Bytes of all buckets.
+    pub(super) buckets: u64,
+    /// Bytes of the largest bucket.
+    pub(super) largest: u32,
+    /// Bytes of all batches of the log.
+    pub(super) log: u64,
 }
 
 /// A marker as it lies in Redis.
@@ -79,7 +95,7 @@ pub(super) struct Written(Vec<u8>);
 impl Marker {
     /// Its bytes, with a seal on its place and a check over all of it, both under the secret.
     pub(super) fn write(&self, secret: &IdKey) -> Written {
-        let Marker { generation, buckets, base, batches, place, recorded_at } = self;
+        let Marker { generation, buckets, base, batches, place, recorded_at, size } = self;
         let mut bytes = vec![LAYOUT];
         bytes.extend_from_slice(generation);
         bytes.extend_from_slice(&buckets.to_be_bytes());
@@ -90,6 +106,10 @@ impl Marker {
         bytes.extend_from_slice(place.chain.bytes());
         bytes.extend_from_slice(place.digest.bytes());
         bytes.extend_from_slice(&recorded_at.millis().to_be_bytes());
+        bytes.extend_from_slice(&size.heads.to_be_bytes());
+        bytes.extend_from_slice(&size.buckets.to_be_bytes());
+        bytes.extend_from_slice(&size.largest.to_be_bytes());
+        bytes.extend_from_slice(&size.log.to_be_bytes());
         bytes.extend_from_slice(Seal::of(secret, place).bytes());
         let check = check(&bytes, secret);
         bytes.extend_from_slice(check.as_bytes());
@@ -120,11 +140,17 @@ impl Written {
         let chain = Chain::new(rest.take()?);
         let digest = Digest::new(rest.take()?);
         let recorded_at = Timestamp::from_millis(i64::from_be_bytes(rest.take()?));
+        let size = Size {
+            heads: u64::from_be_bytes(rest.take()?),
+            buckets: u64::from_be_bytes(rest.take()?),
+            largest: u32::from_be_bytes(rest.take()?),
+            log: u64::from_be_bytes(rest.take()?),
+        };
         let seal = Seal::new(rest.take()?);
         rest.take::<CHECK_LEN>()?;
         let fits = buckets.is_power_of_two() && (BUCKETS_MIN..=BUCKETS_MAX).contains(&buckets);
         let place = Place { epoch, revision, chain, digest };
-        let marker = Marker { generation, buckets, base, batches, place, recorded_at };
+        let marker = Marker { generation, buckets, base, batches, place, recorded_at, size };
         (rest.0.is_empty() && fits).then_some((marker, seal))
     }
 
@@ -284,6 +310,7 @@ mod tests {
             batches: 2,
             place,
             recorded_at: Timestamp::from_millis(-12),
+            size: Size { heads: 3, buckets: 400_000, largest: 120, log: 77 },
         }
     }
 
@@ -297,6 +324,7 @@ mod tests {
         let written = marker().write(&SECRET);
         let (read, seal) = written.read().unwrap();
         assert_eq!((&read, seal), (&marker(), Seal::of(&SECRET, &marker().place)));
+        assert_eq!(written.bytes().len(), MARKER_LEN);
         assert!(written.is_by(&SECRET));
         assert!(!written.is_by(&IdKey::new([8; 16])), "another secret");
         for at in 0..written.bytes().len() {

@@ -6,12 +6,12 @@
 //! ```text
 //!   sync thread ──stepped──▶ Backlog ──▶ Writer ──MULTI──▶ Redis
 //!        ▲                   (bounded)                       │
-//!        └──────── Proven ◀── Unproven ◀── load, at start ◀──┘
+//!        └──────── Proven ◀── Unproven ◀── find, at start ◀──┘
 //! ```
 //!
-//! - `layout`: marker, buckets and log, as bytes.
+//! - `layout`: marker, buckets and log, as bytes. `reading`: no more of them than there could be.
 //! - `unproven`: the copy as found, and the proof that it holds what it says (A6).
-//! - `backlog`, `writer`, `kept`: writing behind, compaction, rewriting.
+//! - `backlog`, `writer`, `kept`, `patience`: writing behind, compaction, rewriting.
 //! - `server`, `address`: the connection.
 //!
 //! Redis is spoken to in this folder and nowhere else.
@@ -20,6 +20,8 @@ mod address;
 mod backlog;
 mod kept;
 mod layout;
+mod patience;
+mod reading;
 mod server;
 mod unproven;
 mod writer;
@@ -32,9 +34,10 @@ use crate::node::Node;
 use backlog::{Backlog, Step};
 use consent_core::confirm::Place;
 use consent_core::ledger::HeadRecord;
-use consent_core::words::{Epoch, Timestamp};
+use consent_core::words::{Epoch, IdKey, Timestamp};
 use redis::{ErrorKind, ServerErrorKind};
 use server::Server;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use writer::LogMax;
@@ -45,13 +48,21 @@ const BACKLOG_BYTES_MAX: usize = 32 << 20;
 const LOG_MAX: LogMax = LogMax { batches: 4_096, heads: 65_536 };
 /// How long a server that is loading its own dump is waited for: a snapshot would take longer, and load an authority.
 const LOADING_MAX: Duration = Duration::from_secs(30);
-const LOADING_PAUSE: Duration = Duration::from_millis(50);
+/// So often a server that is not there is asked again, which makes two seconds: after a restart of the node it may come
+/// up after the sidecar.
+const ABSENT_MAX: u32 = 40;
+/// A server that is well says where its copy stands in a millisecond. One that hangs is not worth a longer start.
+const FOUND_WITHIN: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(50);
 
-/// The sync thread's end of it. None of this waits for Redis, but [`Durable::load`].
+/// The sync thread's end of it. None of this waits for Redis, but [`Durable::find`] and a proof.
 pub(crate) struct Durable {
     backlog: Arc<Backlog>,
     address: RedisAddress,
 }
+
+/// A copy that is being read and proven. Whoever polls it goes on with its own work in between.
+pub(crate) type Proof = Pin<Box<dyn Future<Output = Result<Proven, Wrong>> + Send>>;
 
 /// A durable copy in the Redis at this address, and the task that writes it.
 pub(crate) fn open(address: RedisAddress, node: Arc<Node>) -> (Durable, Writer) {
@@ -61,23 +72,25 @@ pub(crate) fn open(address: RedisAddress, node: Arc<Node>) -> (Durable, Writer) 
 }
 
 impl Durable {
-    /// Reads the copy; none if there is none, or none that is whole. It waits for a server that is loading, and for
-    /// no other for long.
-    pub(crate) async fn load(&self) -> Option<Unproven> {
+    /// Looks for the copy; none if there is none. It waits for a server that is loading, for one that is not there
+    /// yet a little, and for no other.
+    pub(crate) async fn find(&self) -> Option<Unproven> {
         let mut server = Server::new(self.address.clone());
-        let loading = async {
+        let finding = async {
+            let mut absent = 0;
             loop {
-                match Unproven::load(&mut server).await {
-                    Err(Wrong::Redis(error))
-                        if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) =>
-                    {
-                        tokio::time::sleep(LOADING_PAUSE).await;
+                let found = tokio::time::timeout(FOUND_WITHIN, Unproven::find(&mut server)).await;
+                match found.unwrap_or(Err(Wrong::Slow)) {
+                    Err(Wrong::Redis(error)) if is_loading(&error) => {}
+                    Err(Wrong::Redis(error)) if error.is_connection_refusal() && absent < ABSENT_MAX => {
+                        absent += 1;
                     }
-                    loaded => return loaded,
+                    found => return found,
                 }
+                tokio::time::sleep(PAUSE).await;
             }
         };
-        match tokio::time::timeout(LOADING_MAX, loading).await {
+        match tokio::time::timeout(LOADING_MAX, finding).await {
             Ok(Ok(Some(copy))) => {
                 tracing::info!(revision = %copy.place().revision, "a durable copy was found");
                 return Some(copy);
@@ -87,6 +100,11 @@ impl Durable {
             Err(_) => tracing::warn!("the durable copy is not used: its server does not finish loading"),
         }
         None
+    }
+
+    /// Reads the copy and proves it under the secret of a welcome.
+    pub(crate) fn prove(&self, copy: Unproven, secret: IdKey) -> Proof {
+        Box::pin(copy.prove(self.address.clone(), secret))
     }
 
     /// The table is what lies in Redis: go on from there.
@@ -115,6 +133,10 @@ impl Durable {
     pub(crate) fn dropped(&self) {
         self.backlog.dropped();
     }
+}
+
+fn is_loading(error: &redis::RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
 }
 
 #[cfg(test)]

@@ -5,12 +5,20 @@
 
 use super::address::RedisAddress;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisResult};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
 use std::time::Duration;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// Longer than any command here takes a server that is well, shorter than anybody would wait for a start.
 const REPLY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Does the error say that a key is not what this program writes there, or a reply not what such a key gives? Trying
+/// again would give the same for ever; writing anew mends it.
+pub(super) fn is_about_the_key(error: &RedisError) -> bool {
+    let refused = error.clone().into_server_errors();
+    let is_of_another_type = refused.is_some_and(|all| all.iter().any(|(_, one)| one.code() == "WRONGTYPE"));
+    is_of_another_type || error.kind() == ErrorKind::UnexpectedReturnType
+}
 
 /// The node's Redis.
 pub(super) struct Server {

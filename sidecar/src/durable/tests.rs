@@ -1,9 +1,10 @@
 //! The writer and the loader against a real Redis, with a table that is changed by hand.
 
-use super::backlog::{Backlog, Step};
-use super::layout::{LOG, PLACE, bucket_key, bucket_of};
+use super::backlog::{Backlog, Step, Work};
+use super::kept::Kept;
+use super::layout::{self, LOG, Marker, PLACE, Size, bucket_key, bucket_of};
 use super::server::Server;
-use super::unproven::{Proven, Unproven, Wrong};
+use super::unproven::{Loading, Proven, Unproven, Wrong};
 use super::writer::{LogMax, Writer};
 use super::{BACKLOG_BYTES_MAX, LOG_MAX};
 use crate::node::Node;
@@ -16,7 +17,9 @@ use consent_core::ledger::HeadRecord;
 use consent_core::words::{AccountKey, ArtifactKey, Epoch, IdKey, Incarnation, Revision, Timestamp};
 use redis::Commands;
 use redis_server::Redis;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -94,7 +97,8 @@ impl Stage {
 
     async fn load(&self) -> Result<Proven, Wrong> {
         let mut server = Server::new(self.redis.url().parse().unwrap());
-        Unproven::load(&mut server).await?.ok_or(Wrong::Moved)?.prove(&SECRET)
+        let found = Unproven::find(&mut server).await?.ok_or(Wrong::Layout)?;
+        found.prove(self.redis.url().parse().unwrap(), SECRET).await
     }
 
     /// Waits until the copy stands where the table does, and is good.
@@ -124,8 +128,16 @@ async fn a_long_log_goes_into_the_buckets_that_it_touches() {
     let mut con = stage.redis.connect().unwrap();
     for number in 0..40 {
         stage.change(account(number % 7));
-        let proven = stage.kept().await;
-        assert!(proven.kept.marker.batches < 4, "the log goes on growing");
+        // The fourth batch is there before the log that it makes too long is gone.
+        let compacting = async {
+            loop {
+                let proven = stage.kept().await;
+                if proven.kept.marker.batches < 4 {
+                    return proven;
+                }
+            }
+        };
+        let proven = tokio::time::timeout(PATIENCE, compacting).await.expect("the log goes on growing");
         assert_eq!(con.llen(LOG), Ok(proven.kept.marker.batches));
     }
     assert_eq!(stage.kept().await.kept.marker.generation, generation, "it was written anew");
@@ -136,7 +148,9 @@ async fn a_log_of_many_heads_is_long_too() {
     let mut stage = Stage::set(1, LogMax { batches: u64::MAX, heads: 100 }, BACKLOG_BYTES_MAX);
     stage.kept().await;
     (0..500).for_each(|number| stage.change(account(number)));
-    assert!(stage.kept().await.kept.log.len() < 100);
+    // The last batch is there before the log that it makes too long is gone.
+    let compacting = async { while stage.kept().await.kept.log.len() >= 100 {} };
+    tokio::time::timeout(PATIENCE, compacting).await.expect("the log goes on growing");
 }
 
 /// A part that is read late is newer than the log was when it was read.
@@ -150,6 +164,24 @@ async fn a_table_that_changes_while_it_is_copied_is_copied_right() {
     }
     let excluded = HeadKey::Exclusion(ArtifactKey::new([9; 16]));
     stage.change(excluded);
+    stage.kept().await;
+}
+
+/// Each time the writer waits for Redis there is another change, until the copy is there.
+#[tokio::test]
+async fn a_rewrite_ends_although_the_table_never_stands_still() {
+    let mut stage = Stage::set(1_000, LOG_MAX, BACKLOG_BYTES_MAX);
+    let mut con = stage.redis.connect().unwrap();
+    let changing = async {
+        let mut number = 0;
+        while number % 16 != 0 || con.exists(PLACE) != Ok(true) {
+            stage.change(account(number % 1_000));
+            number += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, changing).await.expect("the rewrite waits for a table that stands still");
+    assert!(stage.backlog.follows());
     stage.kept().await;
 }
 
@@ -237,4 +269,112 @@ async fn nothing_that_is_spoilt_is_proven() {
         put(&mut con, &value);
     }
     assert!(stage.load().await.is_ok(), "what was put back is good");
+}
+
+/// What lies there may be of any size: no more of it is read than the marker says that there is.
+#[tokio::test]
+async fn what_is_larger_than_the_marker_says_is_thrown_away() {
+    let mut stage = Stage::set(40, LOG_MAX, BACKLOG_BYTES_MAX);
+    stage.kept().await;
+    stage.change(account(1));
+    let Kept { marker, .. } = stage.kept().await.kept;
+    stage.writer.abort();
+    let mut con = stage.redis.connect().unwrap();
+    let too_large = async |what: &str| match stage.load().await {
+        Err(Wrong::TooLarge(found)) => assert_eq!(found, what),
+        other => panic!("{what}: {other:?}"),
+    };
+
+    let taken = bucket_key(bucket_of(account(0), 4_096));
+    let value: Vec<u8> = con.get(&taken).unwrap();
+    con.setrange::<_, _, ()>(&taken, 8 << 20, "x").unwrap();
+    too_large("a bucket is larger than any that was written").await;
+    con.set::<_, _, ()>(&taken, value).unwrap();
+
+    con.rpush::<_, _, ()>(LOG, vec![0_u8; 1 << 20]).unwrap();
+    too_large("its log").await;
+    con.rpop::<_, ()>(LOG, None).unwrap();
+    assert!(stage.load().await.is_ok(), "what was put back is good");
+
+    // Well formed, none too large, and in every bucket.
+    let revision = marker.base;
+    let forged = head(account(7), revision).bytes;
+    for number in 0..4_096 {
+        let value = layout::bucket(&marker.generation, number, [(account(7), forged.as_slice())]);
+        con.set::<_, _, ()>(bucket_key(number), value).unwrap();
+    }
+    too_large("its buckets").await;
+}
+
+/// A step of the run before may still be on its way when the next run reads the marker.
+#[tokio::test]
+async fn a_batch_that_came_late_is_not_of_the_copy() {
+    let mut stage = Stage::set(40, LOG_MAX, BACKLOG_BYTES_MAX);
+    stage.kept().await;
+    let mut server = Server::new(stage.redis.url().parse().unwrap());
+    let found = Unproven::find(&mut server).await.unwrap().expect("a copy");
+    let (before, digest) = (stage.place, stage.place.digest);
+    stage.change(account(1));
+    stage.kept().await;
+    let proven = found.prove(stage.redis.url().parse().unwrap(), SECRET).await.unwrap();
+    assert_eq!((proven.place, proven.heads.digest()), (before, digest));
+}
+
+#[tokio::test]
+async fn a_copy_that_became_another_one_is_told_from_a_damaged_one() {
+    let mut stage = Stage::set(40, LOG_MAX, BACKLOG_BYTES_MAX);
+    stage.kept().await;
+    let mut server = Server::new(stage.redis.url().parse().unwrap());
+    let found = Unproven::find(&mut server).await.unwrap().expect("a copy");
+    stage.redis.run("FLUSHALL").unwrap();
+    stage.change(account(1));
+    stage.kept().await;
+    let outcome = found.prove(stage.redis.url().parse().unwrap(), SECRET).await;
+    assert!(matches!(outcome, Err(Wrong::Moved)), "{outcome:?}");
+}
+
+/// Polled once: does it give the thread to others before it is done?
+fn gives_turns<T>(work: impl Future<Output = T>) -> bool {
+    let mut work = pin!(work);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut turns = 0;
+    while work.as_mut().poll(&mut context).is_pending() {
+        turns += 1;
+    }
+    turns > 0
+}
+
+#[tokio::test]
+async fn neither_loading_nor_copying_keeps_the_thread_to_itself() {
+    let accounts: Vec<HeadKey> =
+        (0..2_000_000).map(account).filter(|key| bucket_of(*key, 256) == 0).take(5_000).collect();
+    assert_eq!(accounts.len(), 5_000);
+    let revision = Revision::new(1).unwrap();
+    let bytes = head(account(0), revision).bytes;
+    let pairs = || accounts.iter().map(|key| (*key, bytes.as_slice()));
+
+    let place = Place { epoch: Epoch::new([2; 16]), revision, chain: Chain::EMPTY, digest: Digest::EMPTY };
+    let generation = [3; 16];
+    let value = layout::bucket(&generation, 0, pairs());
+    let size = Size { heads: 5_000, buckets: value.len() as u64, largest: value.len() as u32, log: 0 };
+    let recorded_at = now(place);
+    let marker = Marker { generation, buckets: 4_096, base: revision, batches: 0, place, recorded_at, size };
+    let mut loading = Loading::new(&marker, &SECRET);
+    assert!(gives_turns(loading.take_buckets(0, vec![value])));
+
+    let node = Arc::new(Node::new(Incarnation::new([1; 16])));
+    let mut heads = Heads::new(SECRET);
+    for (key, bytes) in pairs() {
+        let record = HeadRecord { key, bytes: bytes.to_vec() };
+        heads.put_if_newer(Incoming::read(record, revision).unwrap());
+    }
+    let place = Place { digest: heads.digest(), ..place };
+    node.table.install(heads, &place, recorded_at);
+    let backlog = Arc::new(Backlog::new(BACKLOG_BYTES_MAX));
+    backlog.replaced(place, recorded_at);
+    assert!(matches!(backlog.take(1), Work::Rewrite(..)));
+    let server = Server::new("unix:///nowhere/redis.sock".parse().unwrap());
+    let writer = Writer::new(node, backlog, server, LOG_MAX);
+    let mut kept = Kept::new(SECRET, Marker { place, ..marker });
+    assert!(gives_turns(writer.part(0, &mut kept)));
 }

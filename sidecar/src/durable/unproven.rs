@@ -1,22 +1,31 @@
-//! The copy as it was found: read, whole by its own hashes, and not believed yet.
+//! The copy as it was found: a marker that says where it stands, and nothing that is believed yet.
 //!
-//! Redis may hold anything: an older dump, edited entries, another deployment's copy. What is found here may say to
-//! an authority where it stands, under its seal, and nothing else. Only with the secret of a welcome can it be
-//! proven, by the check of its marker and by the digest of all its heads; the table stays empty until then.
+//! Redis may hold anything: an older dump, edited entries, another deployment's copy, values without end. What is
+//! found here may say to an authority where it stands, under its seal, and nothing else. The secret of a welcome
+//! shows whether the marker is this deployment's; only then is the rest read, no more of it than the marker says
+//! that there is, straight into a table that nobody sees. It is proven when its heads have the marker's digest.
 
-use super::kept::Kept;
-use super::layout::{self, LOG, Marker, PLACE, Written, bucket_key, owned};
+use super::address::RedisAddress;
+use super::kept::{Filled, Kept};
+use super::layout::{self, Marker, Size, Written, owned};
+use super::reading;
 use super::server::Server;
 use crate::table::{Heads, Incoming};
 use consent_core::confirm::{Place, Seal};
-use consent_core::head::Unreadable;
+use consent_core::head::{HeadKey, Unreadable};
 use consent_core::words::{IdKey, Revision, Timestamp};
 use redis::RedisError;
 use std::collections::HashMap;
+use std::time::Duration;
 use thiserror::Error;
+use tokio::task::yield_now;
 
 /// So many values are asked for at once: a reply of some hundred kilobytes.
 const CHUNK: u32 = 128;
+/// After so many heads whoever else is on this thread has a turn.
+const TURN: usize = 2_048;
+/// A copy that takes longer than this is not worth it: an authority gives a stream up that takes nothing for so long.
+const WITHIN: Duration = Duration::from_secs(25);
 
 /// Why a copy is not used.
 #[derive(Debug, Error)]
@@ -33,6 +42,12 @@ pub(crate) enum Wrong {
     /// The log does not lead from the buckets to the marker.
     #[error("its log does not lead from its buckets to its marker")]
     Log,
+    /// There is more than the marker says.
+    #[error("it holds more than its marker says: {0}")]
+    TooLarge(&'static str),
+    /// Redis gives it too slowly.
+    #[error("Redis does not give it in time")]
+    Slow,
     /// Somebody else writes there.
     #[error("it changed while it was read: somebody else writes to it")]
     Moved,
@@ -53,10 +68,6 @@ pub(crate) struct Unproven {
     marker: Marker,
     written: Written,
     seal: Seal,
-    buckets: Vec<Vec<u8>>,
-    /// How many heads are in the buckets.
-    heads: usize,
-    log: Vec<Vec<u8>>,
 }
 
 /// A copy that holds what it says: heads for a table, and what to go on writing from.
@@ -69,16 +80,11 @@ pub(crate) struct Proven {
 }
 
 impl Unproven {
-    /// Reads the copy; none if there is none.
-    pub(super) async fn load(server: &mut Server) -> Result<Option<Unproven>, Wrong> {
-        let Some(written) = marker(server).await? else { return Ok(None) };
-        let (marker_read, seal) = written.read().ok_or(Wrong::Layout)?;
-        let (buckets, heads) = buckets(server, &marker_read).await?;
-        let log = log(server, &marker_read).await?;
-        if marker(server).await?.as_ref() != Some(&written) {
-            return Err(Wrong::Moved);
-        }
-        Ok(Some(Unproven { marker: marker_read, written, seal, buckets, heads, log }))
+    /// Looks for a copy; none if there is none.
+    pub(super) async fn find(server: &mut Server) -> Result<Option<Unproven>, Wrong> {
+        let Some(written) = reading::marker(server).await? else { return Ok(None) };
+        let (marker, seal) = written.read().ok_or(Wrong::Layout)?;
+        Ok(Some(Unproven { marker, written, seal }))
     }
 
     /// Where it says that it stands.
@@ -91,87 +97,150 @@ impl Unproven {
         self.seal
     }
 
-    /// Proves it under the secret of a welcome.
-    pub(crate) fn prove(self, secret: &IdKey) -> Result<Proven, Wrong> {
-        let Unproven { marker, written, buckets, heads: room, log, .. } = self;
-        if !written.is_by(secret) {
+    /// Reads it and proves it under the secret of a welcome. Whoever else is on this thread goes on meanwhile.
+    pub(super) async fn prove(self, address: RedisAddress, secret: IdKey) -> Result<Proven, Wrong> {
+        if !self.written.is_by(&secret) {
             return Err(Wrong::Secret);
         }
-        let mut heads = Heads::with_room(*secret, room);
-        // Each value is given back as soon as its heads are in the table: it never needs room twice.
-        for (number, value) in (0..).zip(buckets) {
-            let packed = layout::read_bucket(&value, &marker.generation, number);
-            for head in packed.ok_or(Wrong::Bucket(number))? {
-                // A bucket may hold heads from after `base`; those come again in the log.
-                heads.put_if_newer(Incoming::read(owned(head), marker.base)?);
+        let mut server = Server::new(address);
+        let loading = Loading::new(&self.marker, &secret).run(&mut server);
+        let wrong = match tokio::time::timeout(WITHIN, loading).await {
+            Ok(Ok((heads, log, filled))) => {
+                let Unproven { marker, written, .. } = self;
+                let (place, recorded_at) = (marker.place, marker.recorded_at);
+                let kept = Kept { secret, marker, written, log, filled };
+                return Ok(Proven { heads, place, recorded_at, kept });
+            }
+            Ok(Err(wrong)) => wrong,
+            Err(_) => return Err(Wrong::Slow),
+        };
+        match wrong {
+            Wrong::Redis(_) | Wrong::Layout | Wrong::Slow | Wrong::Moved | Wrong::Secret => Err(wrong),
+            Wrong::Bucket(_) | Wrong::Log | Wrong::TooLarge(_) | Wrong::Head(_) | Wrong::Digest => {
+                // Under another marker there is another copy.
+                let is_same = reading::marker(&mut server).await?.as_ref() == Some(&self.written);
+                Err(if is_same { wrong } else { Wrong::Moved })
             }
         }
-        let mut last = HashMap::new();
-        for value in log {
-            let (mut revision, packed) = layout::read_batch(&value, &marker.generation).ok_or(Wrong::Log)?;
-            for (key, head) in packed {
-                heads.put_if_newer(Incoming::read(owned((key, head)), revision)?);
-                last.insert(key, head.to_vec());
-                revision = revision.next().ok_or(Wrong::Log)?;
-            }
+    }
+}
+
+/// A copy on its way into a table.
+pub(super) struct Loading<'a> {
+    marker: &'a Marker,
+    heads: Heads,
+    filled: Vec<Filled>,
+    /// The heads of the log, each as it last was.
+    log: HashMap<HeadKey, Vec<u8>>,
+    /// How many bytes of buckets may still come, and how many in one.
+    left: u64,
+    largest: u64,
+    /// Heads since somebody else had a turn.
+    turn: usize,
+}
+
+impl<'a> Loading<'a> {
+    pub(super) fn new(marker: &'a Marker, secret: &IdKey) -> Loading<'a> {
+        let Size { heads, buckets, largest, log } = marker.size;
+        let room = usize::try_from(heads).unwrap_or(usize::MAX);
+        Loading {
+            marker,
+            heads: Heads::with_room(*secret, room),
+            filled: Vec::with_capacity(marker.buckets as usize),
+            log: HashMap::new(),
+            // A compaction that was interrupted has put heads of the log into buckets already.
+            left: buckets.saturating_add(log),
+            largest: u64::from(largest).saturating_add(log),
+            turn: 0,
         }
-        if heads.digest() != marker.place.digest {
+    }
+
+    async fn run(
+        mut self,
+        server: &mut Server,
+    ) -> Result<(Heads, HashMap<HeadKey, Vec<u8>>, Vec<Filled>), Wrong> {
+        let buckets = self.marker.buckets;
+        let max = usize::try_from(self.largest).unwrap_or(usize::MAX);
+        let numbers = |from: u32| from..buckets.min(from.saturating_add(CHUNK));
+        let mut values = reading::buckets(server, numbers(0), max).await?;
+        for from in (0..buckets).step_by(CHUNK as usize) {
+            let next = numbers(buckets.min(from + CHUNK));
+            // Redis gives the next while these are taken.
+            let (next, taken) =
+                tokio::join!(reading::buckets(server, next, max), self.take_buckets(from, values));
+            (values, ()) = (next?, taken?);
+        }
+        self.take_log(server).await?;
+        if self.heads.digest() != self.marker.place.digest {
             return Err(Wrong::Digest);
         }
-        let (place, recorded_at) = (marker.place, marker.recorded_at);
-        let kept = Kept { secret: *secret, marker, written, log: last };
-        Ok(Proven { heads, place, recorded_at, kept })
+        Ok((self.heads, self.log, self.filled))
     }
-}
 
-async fn marker(server: &mut Server) -> Result<Option<Written>, Wrong> {
-    let (bytes,): (Option<Vec<u8>>,) = server.run(redis::pipe().get(PLACE)).await?;
-    Ok(bytes.map(Written::new))
-}
+    pub(super) async fn take_buckets(&mut self, first: u32, values: Vec<Vec<u8>>) -> Result<(), Wrong> {
+        for (number, value) in (first..).zip(values) {
+            let bytes = value.len() as u64;
+            if bytes > self.largest {
+                return Err(Wrong::TooLarge("a bucket is larger than any that was written"));
+            }
+            self.left = self.left.checked_sub(bytes).ok_or(Wrong::TooLarge("its buckets"))?;
+            let packed = layout::read_bucket(&value, &self.marker.generation, number);
+            let mut count = 0;
+            for head in packed.ok_or(Wrong::Bucket(number))? {
+                // A bucket may hold heads from after `base`; those come again in the log.
+                self.heads.put_if_newer(Incoming::read(owned(head), self.marker.base)?);
+                count += 1;
+            }
+            self.filled.push(Filled::new(count, &value));
+            self.give_turn(count).await;
+        }
+        Ok(())
+    }
 
-/// The buckets, and how many heads are in them.
-async fn buckets(server: &mut Server, marker: &Marker) -> Result<(Vec<Vec<u8>>, usize), Wrong> {
-    let (mut buckets, mut heads) = (Vec::new(), 0);
-    for from in (0..marker.buckets).step_by(CHUNK as usize) {
-        let numbers = from..marker.buckets.min(from + CHUNK);
-        let keys: Vec<String> = numbers.clone().map(bucket_key).collect();
-        let (values,): (Vec<Option<Vec<u8>>>,) = server.run(redis::pipe().mget(keys)).await?;
-        for (number, value) in numbers.zip(values) {
-            let value = value.ok_or(Wrong::Bucket(number))?;
-            let packed = layout::read_bucket(&value, &marker.generation, number);
-            heads += packed.ok_or(Wrong::Bucket(number))?.count();
-            buckets.push(value);
+    /// The log, from the buckets to the marker. What is behind that came after the marker was read: a step of the run
+    /// before that was still on its way.
+    async fn take_log(&mut self, server: &mut Server) -> Result<(), Wrong> {
+        let Marker { batches, size, place, .. } = *self.marker;
+        let (found, bytes) = reading::log_size(server).await?;
+        if found < batches {
+            return Err(Wrong::Log);
+        }
+        // What a list costs beside its entries, generously.
+        if bytes > size.log.saturating_mul(2).saturating_add(batches * 256 + (1 << 16)) {
+            return Err(Wrong::TooLarge("its log"));
+        }
+        let mut reached = self.marker.base;
+        for from in (0..batches).step_by(CHUNK as usize) {
+            let count = u64::from(CHUNK).min(batches - from);
+            for value in reading::log(server, from, count).await? {
+                reached = self.take_batch(&value, reached)?;
+                self.give_turn(1).await;
+            }
+        }
+        (reached == place.revision).then_some(()).ok_or(Wrong::Log)
+    }
+
+    /// Takes the next batch; gives where the log stands after it.
+    fn take_batch(&mut self, value: &[u8], reached: Revision) -> Result<Revision, Wrong> {
+        let (first, packed) = layout::read_batch(value, &self.marker.generation).ok_or(Wrong::Log)?;
+        if !first.follows(reached) {
+            return Err(Wrong::Log);
+        }
+        let mut last = reached;
+        for (key, head) in packed {
+            last = last.next().ok_or(Wrong::Log)?;
+            self.heads.put_if_newer(Incoming::read(owned((key, head)), last)?);
+            self.log.insert(key, head.to_vec());
+        }
+        self.turn += packed.count();
+        Ok(last)
+    }
+
+    async fn give_turn(&mut self, heads: usize) {
+        self.turn += heads;
+        if self.turn >= TURN {
+            self.turn = 0;
+            yield_now().await;
         }
     }
-    let is_complete = u32::try_from(buckets.len()) == Ok(marker.buckets);
-    is_complete.then_some((buckets, heads)).ok_or(Wrong::Moved)
-}
-
-async fn log(server: &mut Server, marker: &Marker) -> Result<Vec<Vec<u8>>, Wrong> {
-    let (batches,): (u64,) = server.run(redis::pipe().llen(LOG)).await?;
-    if batches != marker.batches {
-        return Err(Wrong::Log);
-    }
-    let (mut log, mut reached) = (Vec::new(), marker.base);
-    for from in (0..batches).step_by(CHUNK as usize) {
-        let range = redis::Cmd::lrange(LOG, position(from), position(from + u64::from(CHUNK) - 1));
-        let (values,): (Vec<Vec<u8>>,) = server.run(redis::pipe().add_command(range)).await?;
-        for value in values {
-            reached = follow(&value, marker, reached).ok_or(Wrong::Log)?;
-            log.push(value);
-        }
-    }
-    (reached == marker.place.revision).then_some(log).ok_or(Wrong::Log)
-}
-
-/// Where the log stands after this batch; `None`: it is not the next one.
-fn follow(value: &[u8], marker: &Marker, reached: Revision) -> Option<Revision> {
-    let (first, heads) = layout::read_batch(value, &marker.generation)?;
-    first.follows(reached).then_some(())?;
-    let count = u64::try_from(heads.count()).ok()?;
-    Revision::new(reached.get().checked_add(count)?)
-}
-
-fn position(number: u64) -> isize {
-    isize::try_from(number).unwrap_or(isize::MAX)
 }

@@ -1,36 +1,37 @@
 //! The one task that writes the copy: behind the table, and waited for by nobody.
 //!
 //! Every transaction gives back the marker that it replaced and the length of the log. Where they are not what the
-//! writer left, somebody else was there (FLUSHALL, another server's dump, another sidecar), and the copy is written
-//! anew from the table; so it is after any doubt. The same is asked for once in a while when there is nothing to
-//! write. LOADING, OOM, READONLY, NOAUTH, MISCONF, a hung server: the step is tried again, with ever longer pauses,
-//! while the backlog takes what comes until its bound.
+//! writer left, somebody else was there (FLUSHALL, another server's dump, another sidecar, a key that is of another
+//! type now), and the copy is written anew from the table; so it is after any doubt. The same is asked for once in a
+//! while when there is nothing to write. LOADING, OOM, READONLY, NOAUTH, MISCONF, a hung server: the step is tried
+//! again, with ever longer pauses, while the backlog takes what comes until its bound.
 
 use super::backlog::{Backlog, Work};
-use super::kept::{Kept, LogStep, Next};
-use super::layout::{self, BUCKETS_MAX, LOG, PLACE, bucket_key, bucket_of};
-use super::server::Server;
+use super::kept::{Filled, Kept, LogStep, Next};
+use super::layout::{self, BUCKETS_MAX, LOG, MARKER_LEN, PLACE, Size, bucket_key, bucket_of};
+use super::patience::Patience;
+use super::reading;
+use super::server::{self, Server};
 use crate::node::Node;
 use consent::clock;
 use consent_core::confirm::Place;
 use consent_core::head::HeadKey;
-use consent_core::words::{Moment, Span, Timestamp};
+use consent_core::words::{Revision, Timestamp};
 use redis::{Pipeline, RedisError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::task::yield_now;
 
 /// So many steps go into one batch at most.
 const STEPS_MAX: usize = 256;
 /// So many buckets are read or written at once.
 const CHUNK: usize = 128;
+/// After so many heads whoever else is on this thread has a turn: leases and acks are not to wait for a copy.
+const TURN: usize = 2_048;
 /// How long the copy is believed without a look at it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The pause after a trouble doubles, until nothing has gone wrong for this long.
-const WELL_AFTER: Span = Span::from_millis(2_000);
-const PAUSE_MIN: Span = Span::from_millis(50);
-const PAUSE_MAX: Span = Span::from_millis(5_000);
 
 /// When the log goes into the buckets.
 #[derive(Debug, Clone, Copy)]
@@ -41,15 +42,21 @@ pub(super) struct LogMax {
 
 /// Why a turn was not finished.
 #[derive(Debug, Error)]
-enum Trouble {
+pub(super) enum Trouble {
     #[error("{0}")]
-    Redis(#[from] RedisError),
+    Redis(RedisError),
     /// What lies there is not what was left there.
     #[error("it was changed by somebody else")]
     Foreign,
     /// The table was dropped or replaced while it was copied.
     #[error("the table changed under it")]
     Overtaken,
+}
+
+impl From<RedisError> for Trouble {
+    fn from(error: RedisError) -> Trouble {
+        if server::is_about_the_key(&error) { Trouble::Foreign } else { Trouble::Redis(error) }
+    }
 }
 
 /// The writer.
@@ -61,8 +68,7 @@ pub(crate) struct Writer {
     kept: Option<Kept>,
     /// A step of which it is not known whether it was done.
     next: Option<Next>,
-    pause: Span,
-    troubled_at: Option<Moment>,
+    patience: Patience,
     /// The last trouble that was told.
     told: Option<String>,
 }
@@ -70,7 +76,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(super) fn new(node: Arc<Node>, backlog: Arc<Backlog>, server: Server, log_max: LogMax) -> Writer {
         let (kept, next, told) = (None, None, None);
-        Writer { node, backlog, server, log_max, kept, next, pause: PAUSE_MIN, troubled_at: None, told }
+        Writer { node, backlog, server, log_max, kept, next, patience: Patience::new(), told }
     }
 
     /// Writes for as long as it is polled.
@@ -84,9 +90,8 @@ impl Writer {
                     if !matches!(trouble, Trouble::Redis(_)) {
                         self.doubt();
                     }
-                    self.troubled(trouble.to_string());
-                    tokio::time::sleep(self.pause.into()).await;
-                    self.pause = PAUSE_MAX.min(self.pause.plus(self.pause));
+                    self.say_once(trouble.to_string());
+                    tokio::time::sleep(self.patience.troubled().into()).await;
                 }
             }
         }
@@ -133,19 +138,17 @@ impl Writer {
     }
 
     /// Says what is wrong, once.
-    fn troubled(&mut self, why: String) {
-        self.troubled_at = Some(clock::now());
+    fn say_once(&mut self, why: String) {
         if self.told.as_ref() != Some(&why) {
             tracing::warn!(why, "the durable copy cannot be kept");
             self.told = Some(why);
         }
     }
 
-    /// A turn went well. One alone proves little: two sidecars on one Redis would rewrite in turns, without a pause.
+    /// A turn went well.
     fn well(&mut self) {
-        let lasts = |at: Moment| clock::now().longest_since(at) > WELL_AFTER;
-        if self.kept.is_some() && self.troubled_at.take_if(|at| lasts(*at)).is_some() {
-            (self.pause, self.told) = (PAUSE_MIN, None);
+        if self.kept.is_some() && self.patience.well(clock::now()) {
+            self.told = None;
             tracing::info!("the durable copy is kept again");
         }
     }
@@ -153,9 +156,10 @@ impl Writer {
     /// Is what lies there what was left there? After a lost connection the last step may be done or not.
     async fn look(&mut self) -> Result<(), Trouble> {
         let Some(kept) = &mut self.kept else { return Ok(()) };
-        let (found, batches): (Option<Vec<u8>>, u64) =
-            self.server.run(redis::pipe().atomic().get(PLACE).llen(LOG)).await?;
-        let found = found.unwrap_or_default();
+        let mut commands = redis::pipe();
+        // No more than a marker and one byte, whatever lies there.
+        commands.atomic().getrange(PLACE, 0, MARKER_LEN as isize).llen(LOG);
+        let (found, batches): (Vec<u8>, u64) = self.server.run(&commands).await?;
         if let Some(next) = self.next.take_if(|next| next.written.bytes() == found) {
             kept.take(next);
         }
@@ -167,15 +171,15 @@ impl Writer {
     async fn commit(&mut self) -> Result<(), Trouble> {
         let Some((kept, next)) = self.kept.as_mut().zip(self.next.as_ref()) else { return Ok(()) };
         let mut commands = redis::pipe();
-        commands.atomic().get(PLACE);
+        commands.atomic().getrange(PLACE, 0, MARKER_LEN as isize);
         match &next.log {
             LogStep::Keep => {}
             LogStep::Push(batch) => drop(commands.rpush(LOG, batch).ignore()),
             LogStep::Empty => drop(commands.del(LOG).ignore()),
         }
         commands.set(PLACE, next.written.bytes()).ignore().llen(LOG);
-        let (before, batches): (Option<Vec<u8>>, u64) = self.server.run(&commands).await?;
-        if before.as_deref() != Some(kept.written.bytes()) || batches != next.marker.batches {
+        let (before, batches): (Vec<u8>, u64) = self.server.run(&commands).await?;
+        if before != kept.written.bytes() || batches != next.marker.batches {
             return Err(Trouble::Foreign);
         }
         self.next.take().into_iter().for_each(|next| kept.take(next));
@@ -185,29 +189,32 @@ impl Writer {
     /// Puts the log into the buckets that it touches, once it is long. Done by halves it harms nothing: a bucket may
     /// hold heads that come again in the log.
     async fn compact(&mut self) -> Result<(), Trouble> {
-        let Some(kept) = &self.kept else { return Ok(()) };
+        let Some(kept) = &mut self.kept else { return Ok(()) };
         if kept.marker.batches < self.log_max.batches && kept.log.len() < self.log_max.heads {
             return Ok(());
         }
-        let (generation, buckets) = (kept.marker.generation, kept.marker.buckets);
-        let touched: BTreeSet<u32> = kept.log.keys().map(|key| bucket_of(*key, buckets)).collect();
-        let touched: Vec<u32> = touched.into_iter().collect();
-        for numbers in touched.chunks(CHUNK) {
-            let keys: Vec<String> = numbers.iter().copied().map(bucket_key).collect();
-            let (values,): (Vec<Option<Vec<u8>>>,) = self.server.run(redis::pipe().mget(keys)).await?;
-            let mut merged: BTreeMap<u32, BTreeMap<HeadKey, &[u8]>> = BTreeMap::new();
-            for (&number, value) in numbers.iter().zip(&values) {
-                let heads = value.as_ref().and_then(|value| layout::read_bucket(value, &generation, number));
-                merged.insert(number, heads.ok_or(Trouble::Foreign)?.collect());
-            }
-            for (key, head) in &kept.log {
-                if let Some(bucket) = merged.get_mut(&bucket_of(*key, buckets)) {
-                    bucket.insert(*key, head);
-                }
-            }
+        let (generation, buckets, size) = (kept.marker.generation, kept.marker.buckets, kept.marker.size);
+        let max = usize::try_from(u64::from(size.largest) + size.log).unwrap_or(usize::MAX);
+        let mut touched: BTreeMap<u32, Vec<HeadKey>> = BTreeMap::new();
+        for key in kept.log.keys() {
+            touched.entry(bucket_of(*key, buckets)).or_default().push(*key);
+        }
+        let numbers: Vec<u32> = touched.keys().copied().collect();
+        for numbers in numbers.chunks(CHUNK) {
+            let values = reading::buckets(&mut self.server, numbers.iter().copied(), max).await?;
             let mut commands = redis::pipe();
-            for (number, heads) in merged {
-                commands.set(bucket_key(number), layout::bucket(&generation, number, heads)).ignore();
+            for (&number, value) in numbers.iter().zip(&values) {
+                let packed = layout::read_bucket(value, &generation, number).ok_or(Trouble::Foreign)?;
+                let mut heads: BTreeMap<HeadKey, &[u8]> = packed.collect();
+                let logged = touched.get(&number).into_iter().flatten();
+                heads.extend(logged.filter_map(|key| Some((*key, kept.log.get(key)?.as_slice()))));
+                let count = heads.len();
+                let value = layout::bucket(&generation, number, heads);
+                if let Some(filled) = kept.filled.get_mut(number as usize) {
+                    *filled = Filled::new(count, &value);
+                }
+                commands.set(bucket_key(number), value).ignore();
+                yield_now().await;
             }
             self.server.run::<()>(&commands).await?;
         }
@@ -221,19 +228,20 @@ impl Writer {
         let mut generation = [0; 16];
         getrandom::fill(&mut generation).map_err(|_| Trouble::Overtaken)?;
         let buckets = layout::buckets_for(heads);
-        let marker =
-            layout::Marker { generation, buckets, base: place.revision, batches: 0, place, recorded_at };
+        let (base, size) = (place.revision, Size::default());
+        let marker = layout::Marker { generation, buckets, base, batches: 0, place, recorded_at, size };
         let mut kept = Kept::new(secret, marker);
         // Without a marker there is no copy, whatever else lies there.
         self.server.run::<()>(redis::pipe().atomic().del(PLACE).ignore().del(LOG).ignore()).await?;
         for part in 0..=u8::MAX {
-            let commands = self.part(part, &kept)?;
+            let (commands, stands_at) = self.part(part, &mut kept).await?;
             self.server.run::<()>(&commands).await?;
-            self.log(&mut kept).await?;
+            // All that the part has is in the log before the next part is read. Later changes wait for the next time,
+            // so that this ends also when the table never stands still, and the queue stays short all the while.
+            self.log(&mut kept, stands_at).await?;
         }
-        // A part may be newer than the log was when it was read; the log has all of that once all is taken.
-        while self.log(&mut kept).await? {}
         self.forget_buckets_from(buckets).await?;
+        kept.complete();
         let mut commands = redis::pipe();
         commands.atomic().llen(LOG).set(PLACE, kept.written.bytes()).ignore();
         let (batches,): (u64,) = self.server.run(&commands).await?;
@@ -245,12 +253,13 @@ impl Writer {
         Ok(())
     }
 
-    /// The buckets of one part of the table.
-    fn part(&self, part: u8, kept: &Kept) -> Result<Pipeline, Trouble> {
+    /// The buckets of one part of the table, and where the table stood when the part was read.
+    pub(super) async fn part(&self, part: u8, kept: &mut Kept) -> Result<(Pipeline, Revision), Trouble> {
         if !self.backlog.follows() {
             return Err(Trouble::Overtaken);
         }
         let heads = self.node.table.part(part).ok_or(Trouble::Overtaken)?;
+        let stands_at = self.backlog.latest().ok_or(Trouble::Overtaken)?;
         let count = kept.marker.buckets / 256;
         let first = u32::from(part) * count;
         let mut packed: Vec<Vec<(HeadKey, Vec<u8>)>> = vec![Vec::new(); count as usize];
@@ -260,27 +269,37 @@ impl Writer {
                 bucket.push((head.key, head.bytes));
             }
         }
-        let mut commands = redis::pipe();
+        let (mut commands, mut turn) = (redis::pipe(), 0);
         for (number, heads) in (first..).zip(packed) {
-            let heads = heads.iter().map(|(key, bytes)| (*key, bytes.as_slice()));
-            commands.set(bucket_key(number), layout::bucket(&kept.marker.generation, number, heads)).ignore();
+            let pairs = heads.iter().map(|(key, bytes)| (*key, bytes.as_slice()));
+            let value = layout::bucket(&kept.marker.generation, number, pairs);
+            if let Some(filled) = kept.filled.get_mut(number as usize) {
+                *filled = Filled::new(heads.len(), &value);
+            }
+            commands.set(bucket_key(number), value).ignore();
+            turn += heads.len();
+            if turn >= TURN {
+                turn = 0;
+                yield_now().await;
+            }
         }
-        Ok(commands)
+        Ok((commands, stands_at))
     }
 
-    /// Appends what has come meanwhile to the log of a copy that has no marker yet; says whether there was any.
-    async fn log(&mut self, kept: &mut Kept) -> Result<bool, Trouble> {
-        if !self.backlog.follows() {
-            return Err(Trouble::Overtaken);
+    /// Appends what has come meanwhile to the log of a copy that has no marker yet, up to where the table stood.
+    async fn log(&mut self, kept: &mut Kept, stands_at: Revision) -> Result<(), Trouble> {
+        while kept.marker.place.revision < stands_at {
+            if !self.backlog.follows() {
+                return Err(Trouble::Overtaken);
+            }
+            let Work::Follow(steps) = self.backlog.take(STEPS_MAX) else { return Err(Trouble::Overtaken) };
+            let next = kept.follow(steps).ok_or(Trouble::Overtaken)?;
+            if let LogStep::Push(batch) = &next.log {
+                self.server.run::<()>(redis::pipe().rpush(LOG, batch).ignore()).await?;
+            }
+            kept.take(next);
         }
-        let Work::Follow(steps) = self.backlog.take(STEPS_MAX) else { return Err(Trouble::Overtaken) };
-        let is_any = !steps.is_empty();
-        let next = kept.follow(steps).ok_or(Trouble::Overtaken)?;
-        if let LogStep::Push(batch) = &next.log {
-            self.server.run::<()>(redis::pipe().rpush(LOG, batch).ignore()).await?;
-        }
-        kept.take(next);
-        Ok(is_any)
+        Ok(())
     }
 
     /// An earlier copy may have had more buckets.

@@ -24,7 +24,7 @@ use consent_core::confirm::holder::{Cause, Input, Output};
 use consent_core::confirm::{Holder, Start, Stream, ToAuthority, ToSidecar, Unwelcome};
 use consent_core::head::SEMANTICS;
 use consent_core::words::{IdKey, Timestamp};
-use copy::{NodeCopy, Warm};
+use copy::{NodeCopy, Proved, Warm};
 use snapshot::{BadSnapshot, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -75,24 +75,18 @@ impl Driver {
 
     /// Runs until `stop` is cancelled and everything is given back (R12).
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => self.leave(),
-            found = self.copy.load() => {
-                // Its digest is compared as soon as a welcome gives the secret for it.
-                if let Some(place) = found {
-                    self.step(Input::Loaded { place, digest: place.digest });
-                }
-            }
-        }
         while !self.has_left {
+            if self.copy.is_sought() && !self.is_leaving {
+                self.find_copy(&stop).await;
+            }
             if !self.is_leaving {
                 self.connections.ensure();
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !self.is_leaving => self.leave(),
-                Some(event) = self.inbox.recv() => self.on(event),
+                Some(event) = self.inbox.recv(), if !self.copy.is_proving() => self.on(event),
+                proved = self.copy.proved() => self.proved(proved),
                 () = clock::alarm(self.holder.wake_at()) => self.step(Input::TimePassed),
                 () = clock::alarm(self.connections.wake_at()) => (),
             }
@@ -104,6 +98,19 @@ impl Driver {
         }
         self.inbox.close();
         self.connections.finish().await;
+    }
+
+    async fn find_copy(&mut self, stop: &CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => self.leave(),
+            found = self.copy.find() => {
+                // Its digest is compared as soon as a welcome gives the secret for it.
+                if let Some(place) = found {
+                    self.step(Input::Loaded { place, digest: place.digest });
+                }
+            }
+        }
     }
 
     fn give_up(&mut self, stream: Stream, awaited: Awaited) {
@@ -203,23 +210,33 @@ impl Driver {
             self.trouble = Some("the authority hashes ids under another secret than the table's".to_owned());
             return self.step(Input::Doubted { cause: Cause::Foreign });
         }
-        if start == Start::Continue
-            && let Some(proof) = self.copy.prove(&id_key)
-        {
-            match proof {
-                Ok(Warm { heads, place, recorded_at }) => {
-                    self.node.table.install(heads, &place, recorded_at);
-                    tracing::info!(revision = %place.revision, "the durable copy is the table");
-                }
-                Err(wrong) => {
-                    tracing::warn!(%wrong, "the durable copy is thrown away");
-                    self.trouble = Some(format!("its durable copy was not used: {wrong}"));
-                    return self.step(Input::Doubted { cause: copy::cause(&wrong) });
-                }
+        let heard = match start {
+            Start::Continue => self.copy.prove(stream, message, id_key),
+            Start::Snapshot => Some(message),
+        };
+        if let Some(message) = heard {
+            self.step(Input::Received { stream, message });
+            self.stand();
+        }
+    }
+
+    /// The copy is read, under the secret of a welcome, which counts only now.
+    fn proved(&mut self, proved: Proved) {
+        let Proved { stream, welcome, outcome } = proved;
+        match outcome {
+            Ok(Warm { heads, place, recorded_at }) => {
+                self.node.table.install(heads, &place, recorded_at);
+                tracing::info!(revision = %place.revision, "the durable copy is the table");
+                self.step(Input::Received { stream, message: welcome });
+                self.stand();
+            }
+            Err(wrong) => {
+                tracing::warn!(%wrong, "the durable copy is thrown away");
+                self.trouble = Some(format!("its durable copy was not used: {wrong}"));
+                self.step(Input::Doubted { cause: copy::cause(&wrong) });
+                self.copy.refused(&wrong);
             }
         }
-        self.step(Input::Received { stream, message });
-        self.stand();
     }
 
     /// R6: one revision. A head that needs a newer reader is kept, as a snapshot's is; what no writer wrote is not.

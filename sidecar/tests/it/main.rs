@@ -12,5 +12,7 @@ mod resync;
 mod script;
 mod serving;
 
+#[path = "../../../tests/support/copy.rs"]
+mod copy;
 #[path = "../../../tests/support/redis.rs"]
 mod redis_server;

@@ -1,8 +1,9 @@
 //! What lies in Redis is not believed: whatever was done to it, nothing is allowed because of it, and it is repaired.
 
-use super::stage::{LOG, PLACE, Stage, at, bucket_of, forge, forge_marker, rehash};
+use super::stage::Stage;
+use crate::copy::{LOG, PLACE, at, bucket_of, forge, forge_marker, rehash};
 use crate::ledger::{Ledger, frames};
-use crate::script::long;
+use crate::script::{long, until};
 use consent::pb::Reason;
 use consent_core::confirm::{Place, Start};
 use consent_core::head::HeadKey;
@@ -14,7 +15,7 @@ fn ada(ledger: &Ledger) -> HeadKey {
 }
 
 /// A copy of a ledger in which ada opted out, was in again, and is out: the first choice in the buckets, the other two
-/// in the log. What was done to it must not even be good for a hello.
+/// in the log. Of what was done to it not even the marker is good.
 async fn is_refused_at_once(tamper: impl FnOnce(&Stage, &Heads)) {
     let (mut stage, heads) = copied().await;
     tamper(&stage, &heads);
@@ -22,7 +23,8 @@ async fn is_refused_at_once(tamper: impl FnOnce(&Stage, &Heads)) {
     stage.starts_anew(node, Reason::AccountOptedOut).await;
 }
 
-/// The same, but it shows only when the secret is known: the authority goes on from the place, and is left.
+/// The same, but the marker is good, and the rest is read when the secret is known: the authority goes on from the
+/// place, and is left.
 async fn is_refused_when_the_secret_is_known(tamper: impl FnOnce(&Stage, &Heads)) {
     let (mut stage, heads) = copied().await;
     tamper(&stage, &heads);
@@ -83,7 +85,7 @@ async fn an_old_entry_put_back_in_the_place_of_a_newer_one() {
 
 #[tokio::test]
 async fn an_old_batch_put_back_as_it_was() {
-    is_refused_at_once(|stage, _| {
+    is_refused_when_the_secret_is_known(|stage, _| {
         let mut con = stage.con();
         let in_again: Vec<u8> = con.lindex(LOG, 0).unwrap();
         con.lset::<_, _, ()>(LOG, 1, in_again).unwrap();
@@ -112,7 +114,7 @@ async fn an_entry_left_out() {
 
 #[tokio::test]
 async fn half_a_write_of_a_bucket() {
-    is_refused_at_once(|stage, _| {
+    is_refused_when_the_secret_is_known(|stage, _| {
         let bucket = bucket_of(ada(&stage.ledger));
         let value: Vec<u8> = stage.con().get(&bucket).unwrap();
         stage.con().set::<_, _, ()>(&bucket, &value[..value.len() / 2]).unwrap();
@@ -122,12 +124,27 @@ async fn half_a_write_of_a_bucket() {
 
 #[tokio::test]
 async fn a_bucket_that_is_gone() {
-    is_refused_at_once(|stage, _| stage.con().del(bucket_of(ada(&stage.ledger))).unwrap()).await;
+    let gone = |stage: &Stage, _: &Heads| stage.con().del(bucket_of(ada(&stage.ledger))).unwrap();
+    is_refused_when_the_secret_is_known(gone).await;
 }
 
 #[tokio::test]
 async fn a_log_without_its_end() {
-    is_refused_at_once(|stage, _| stage.con().ltrim(LOG, 0, 0).unwrap()).await;
+    is_refused_when_the_secret_is_known(|stage, _| stage.con().ltrim(LOG, 0, 0).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_bucket_of_any_size() {
+    let (mut stage, _) = copied().await;
+    let bucket = bucket_of(ada(&stage.ledger));
+    stage.con().setrange::<_, _, ()>(bucket, 64 << 20, "x").unwrap();
+    let node = stage.start_node().await;
+    let session = stage.hello_from_copy(&node, stage.ledger.place).await;
+    session.welcome(stage.authority.incarnation, &stage.ledger, long(), Start::Continue).await;
+    session.closed().await;
+    let why = until("a reason", || node.status(), |status| status.why.contains("more than its marker says"));
+    why.await;
+    stage.starts_anew(node, Reason::AccountOptedOut).await;
 }
 
 #[tokio::test]
@@ -141,7 +158,7 @@ async fn a_marker_without_its_end() {
 
 #[tokio::test]
 async fn a_value_of_another_type() {
-    is_refused_at_once(|stage, _| {
+    is_refused_when_the_secret_is_known(|stage, _| {
         stage.con().del::<_, ()>(LOG).unwrap();
         stage.con().set(LOG, "no list").unwrap()
     })
@@ -186,8 +203,8 @@ async fn a_place_that_was_made_up() {
     let marker = stage.marker().unwrap();
     // As if all of it were in the buckets.
     con.del::<_, ()>(LOG).unwrap();
-    let marker = forge_marker(&marker, 21, &far.get().to_be_bytes(), &IdKey::new([0; 16]));
-    let marker = forge_marker(&marker, 29, &0_u64.to_be_bytes(), &IdKey::new([0; 16]));
+    let marker = forge_marker(&marker, at::BASE, &far.get().to_be_bytes(), &IdKey::new([0; 16]));
+    let marker = forge_marker(&marker, at::BATCHES, &0_u64.to_be_bytes(), &IdKey::new([0; 16]));
     let marker = forge_marker(&marker, at::REVISION, &far.get().to_be_bytes(), &IdKey::new([0; 16]));
     con.set::<_, _, ()>(PLACE, marker).unwrap();
 

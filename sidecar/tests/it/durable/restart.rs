@@ -1,6 +1,7 @@
 //! A good copy costs a restart what it missed, and nothing else.
 
-use super::stage::{LOG, Stage};
+use super::stage::Stage;
+use crate::copy::LOG;
 use crate::ledger::frames;
 use crate::node::question;
 use crate::script::long;
@@ -123,6 +124,33 @@ async fn a_copy_of_another_epoch_and_chain_is_replaced() {
     stage.kept().await;
     drop((node, session));
     stage.goes_on(Reason::AccountOptedOut).await;
+}
+
+/// Whoever writes to a copy while it is read is a run that has not ended yet: what it leaves is as good.
+#[tokio::test]
+async fn a_copy_that_became_another_one_is_looked_for_again() {
+    let mut stage = Stage::set().await;
+    let (node, session) = stage.first_run().await;
+    let (before, first) = (stage.ledger.place, stage.everything());
+    let generation = stage.generation();
+    stage.redis.run("FLUSHALL").unwrap();
+    session.say(frames([stage.ledger.choose(Choice::Out)])).await;
+    stage.kept_anew(generation).await;
+    drop(session);
+    // It would repair what is put there.
+    node.sidecar.stop().await;
+    let second = stage.everything();
+    stage.put_everything(&first);
+
+    let node = stage.start_node().await;
+    let session = stage.hello_from_copy(&node, before).await;
+    stage.put_everything(&second);
+    session.welcome(stage.authority.incarnation, &stage.ledger, long(), Start::Continue).await;
+    session.closed().await;
+    let session = stage.hello_from_copy(&node, stage.ledger.place).await;
+    session.welcome(stage.authority.incarnation, &stage.ledger, long(), Start::Continue).await;
+    let _session = session.grant_from_now_on(stage.ledger.place);
+    node.answers(Reason::AccountOptedOut).await;
 }
 
 // R13: the copy is the only witness of what the ledger has lost. A node that threw it away would go on with less.

@@ -1,21 +1,13 @@
-//! A node with a Redis of its own, and hands to lay on what lies there.
-//!
-//! The layout is written down here a second time, so that a change of it that would leave old copies behind shows.
+//! A node with a Redis of its own.
 
+use crate::copy::{self, PLACE};
 use crate::ledger::Ledger;
 use crate::node::{Node, config};
 use crate::redis_server::Redis;
 use crate::script::{Authority, Granting, Session, long, until};
 use consent::pb::Reason;
 use consent_core::confirm::{Place, Seal, Start};
-use consent_core::head::HeadKey;
-use consent_core::words::IdKey;
 use redis::Commands;
-
-pub(crate) const PLACE: &str = "consent:place";
-pub(crate) const LOG: &str = "consent:log";
-/// Of the marker: layout, generation, buckets, base, batches, epoch; then revision and chain.
-const REVISION_AT: usize = 1 + 16 + 4 + 8 + 8 + 16;
 
 pub(crate) struct Stage {
     pub(crate) redis: Redis,
@@ -46,12 +38,20 @@ impl Stage {
     /// Waits until the copy stands where the ledger does.
     pub(crate) async fn kept(&self) {
         let Place { epoch, revision, chain, .. } = self.ledger.place;
-        let wanted = [&epoch.bytes()[..], &revision.get().to_be_bytes(), chain.bytes()].concat();
         let is_there = |marker: &Option<Vec<u8>>| {
-            let marker = marker.as_deref().unwrap_or_default();
-            marker.get(REVISION_AT - 16..REVISION_AT + 40) == Some(&wanted)
+            let kept = marker.as_deref().and_then(copy::place);
+            kept.is_some_and(|kept| (kept.epoch, kept.revision, kept.chain) == (epoch, revision, chain))
         };
         until("the copy", || async { self.marker() }, is_there).await;
+    }
+
+    /// Waits until the copy was written anew, and stands where the ledger does. A step may still set the marker of a
+    /// copy that is gone: what follows on it is noticed, and is no copy.
+    pub(crate) async fn kept_anew(&self, before: Option<Vec<u8>>) {
+        let is_another =
+            |now: &Option<Vec<u8>>| now.as_ref().is_some_and(|now| now.len() == 16) && *now != before;
+        until("another copy", || async { self.generation() }, is_another).await;
+        self.kept().await;
     }
 
     pub(crate) fn marker(&self) -> Option<Vec<u8>> {
@@ -94,48 +94,29 @@ impl Stage {
         self.goes_on(reason).await;
     }
 
+    /// All that lies in Redis.
+    pub(crate) fn everything(&self) -> Vec<(String, Vec<u8>)> {
+        let mut con = self.con();
+        let keys: Vec<String> = con.keys("*").unwrap();
+        let mut dumps = redis::pipe();
+        for key in &keys {
+            dumps.cmd("DUMP").arg(key);
+        }
+        let values: Vec<Vec<u8>> = dumps.query(&mut con).unwrap();
+        keys.into_iter().zip(values).collect()
+    }
+
+    /// Puts that in the place of all that lies there.
+    pub(crate) fn put_everything(&self, all: &[(String, Vec<u8>)]) {
+        let mut commands = redis::pipe();
+        commands.atomic().cmd("FLUSHALL").ignore();
+        for (key, value) in all {
+            commands.cmd("RESTORE").arg(key).arg(0).arg(value).ignore();
+        }
+        commands.query::<()>(&mut self.con()).unwrap();
+    }
+
     pub(crate) fn con(&self) -> redis::Connection {
         self.redis.connect().expect("the Redis runs")
     }
-}
-
-/// The bucket of a head, of 4,096.
-pub(crate) fn bucket_of(key: HeadKey) -> String {
-    let [_, _, _, _, _, _, _, _, first, second, ..] = key.bytes();
-    format!("consent:bucket:{}", u16::from_be_bytes([first, second]) >> 4)
-}
-
-/// A bucket or a batch (`what`) with one head in the place of another: well formed, and with the right hash.
-pub(crate) fn forge(what: u8, value: &[u8], before: &[u8], after: &[u8]) -> Vec<u8> {
-    let body = &value[..value.len() - 16];
-    let packed = |head: &[u8]| [&u32::try_from(head.len()).unwrap().to_be_bytes()[..], head].concat();
-    let (before, after) = (packed(before), packed(after));
-    let at = body.windows(before.len()).position(|window| window == before).expect("the head is there");
-    rehash(what, [&body[..at], &after, &body[at + before.len()..]].concat())
-}
-
-/// The value with this body.
-pub(crate) fn rehash(what: u8, mut body: Vec<u8>) -> Vec<u8> {
-    let mut hash = [0; 16];
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"consent v1 durable copy").update(&[what]).update(&body);
-    hasher.finalize_xof().fill(&mut hash);
-    body.extend_from_slice(&hash);
-    body
-}
-
-/// A marker changed from this byte on, with the seal and the check that `secret` gives.
-pub(crate) fn forge_marker(marker: &[u8], at: usize, bytes: &[u8], secret: &IdKey) -> Vec<u8> {
-    let mut body = marker[..marker.len() - 32].to_vec();
-    body[at..at + bytes.len()].copy_from_slice(bytes);
-    let key = blake3::derive_key("consent v1 durable copy", secret.bytes());
-    let check = blake3::keyed_hash(&key, &body);
-    body.extend_from_slice(check.as_bytes());
-    body
-}
-
-/// Where a marker's parts begin.
-pub(crate) mod at {
-    pub(crate) const REVISION: usize = super::REVISION_AT;
-    pub(crate) const RECORDED_AT: usize = REVISION + 8 + 32 + 32;
 }

@@ -1,9 +1,11 @@
 //! Redis fails while the node runs, and while it starts: answers and acks go on, and the copy comes back by itself.
 
-use super::stage::{PLACE, Stage};
+use super::stage::Stage;
+use crate::copy::PLACE;
 use crate::ledger::frames;
 use crate::script::{Granting, long, until};
 use consent::pb::Reason;
+use consent_core::confirm::Start;
 use consent_core::words::Choice;
 use redis::Commands;
 
@@ -116,6 +118,30 @@ async fn everything_flushed() {
     is_outlasted(|stage| run(stage, &["FLUSHALL"]), |_| ()).await;
 }
 
+/// A command that is refused because of what lies there would be refused for ever: the copy is written anew.
+async fn is_written_anew(hurt: &[&str], and_changed: bool) {
+    let mut stage = Stage::set().await;
+    let (node, session) = stage.first_run().await;
+    let before = stage.generation();
+    run(&stage, hurt);
+    if and_changed {
+        session.say(frames([stage.ledger.choose(Choice::Out)])).await;
+    }
+    stage.kept_anew(before).await;
+    drop((node, session));
+    stage.goes_on(if and_changed { Reason::AccountOptedOut } else { Reason::PlanDefaultIn }).await;
+}
+
+#[tokio::test]
+async fn a_marker_that_is_a_list_now() {
+    is_written_anew(&["DEL consent:place", "RPUSH consent:place x"], false).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_a_text_now() {
+    is_written_anew(&["SET consent:log x"], true).await;
+}
+
 /// Nothing has to change for it to be found.
 #[tokio::test]
 async fn everything_flushed_while_nothing_happens() {
@@ -123,7 +149,7 @@ async fn everything_flushed_while_nothing_happens() {
     let (_node, _session) = stage.first_run().await;
     let before = stage.generation();
     run(&stage, &["FLUSHALL"]);
-    until("another copy", || async { stage.generation() }, |now| now.is_some() && *now != before).await;
+    stage.kept_anew(before).await;
 }
 
 #[tokio::test]
@@ -133,10 +159,7 @@ async fn a_marker_that_another_one_wrote() {
     let before = stage.generation();
     stage.con().set::<_, _, ()>(PLACE, "another").unwrap();
     session.say(frames([stage.ledger.choose(Choice::Out)])).await;
-    let is_another =
-        |now: &Option<Vec<u8>>| now.as_ref().is_some_and(|now| now.len() == 16) && *now != before;
-    until("another copy", || async { stage.generation() }, is_another).await;
-    stage.kept().await;
+    stage.kept_anew(before).await;
 }
 
 #[tokio::test]
@@ -149,6 +172,22 @@ async fn a_server_that_still_loads_its_dump_is_waited_for() {
     stage.redis.restart_slowly(100).unwrap();
     assert!(stage.redis.run("GET x").unwrap_err().to_uppercase().contains("LOADING"));
     stage.goes_on(Reason::PlanDefaultIn).await;
+}
+
+/// The whole machine was restarted, and the sidecar is up before its Redis.
+#[tokio::test]
+async fn a_server_that_comes_up_after_the_node_is_waited_for() {
+    let mut stage = Stage::set().await;
+    drop(stage.first_run().await);
+    let dump = stage.redis.save().unwrap();
+    stage.redis.kill_hard().unwrap();
+    stage.redis.put_dump(&dump).unwrap();
+    let node = stage.start_node().await;
+    stage.redis.restart().unwrap();
+    let session = stage.hello_from_copy(&node, stage.ledger.place).await;
+    session.welcome(stage.authority.incarnation, &stage.ledger, long(), Start::Continue).await;
+    let _session = session.grant_from_now_on(stage.ledger.place);
+    node.answers(Reason::PlanDefaultIn).await;
 }
 
 #[tokio::test]
