@@ -6,6 +6,7 @@ use crate::values;
 use clap::Args as ClapArgs;
 use consent::logs;
 use consent_sidecar::{Config, Peers, RedisAddress, Socket};
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -35,15 +36,39 @@ pub(crate) struct Args {
     /// Keep a durable copy in this node's Redis, so that a restart costs no snapshot: unix:///PATH?db=0 or
     /// redis://127.0.0.1:PORT. Without it the sidecar works from memory alone
     #[arg(long, value_name = "URL", env = "CONSENT_REDIS", hide_env_values = true)]
-    redis: Option<RedisAddress>,
+    redis: Option<RedisUrl>,
     /// How much to log to stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "CONSENT_LOG_LEVEL")]
     log_level: Level,
 }
 
+/// The address of a Redis as it was given. It may carry a password, and what reads flags repeats the value that it
+/// cannot read: so it is read here.
+#[derive(Clone)]
+struct RedisUrl(String);
+
+impl From<String> for RedisUrl {
+    fn from(text: String) -> RedisUrl {
+        RedisUrl(text)
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisUrl(secret)")
+    }
+}
+
+impl RedisUrl {
+    fn read(&self) -> Result<RedisAddress, Failure> {
+        self.0.parse().map_err(|bad| Failure::usage(format!("--redis: {bad}")))
+    }
+}
+
 /// Runs it.
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     let Args { authority, listen, socket, socket_uids, cores, redis, log_level } = args;
+    let redis = redis.as_ref().map(RedisUrl::read).transpose()?;
     logs::start(log_level);
     let mut signals = Signals::catch()?;
     let peers = socket_uids.map_or(Peers::Group, |uids| Peers::Users(uids.into_iter().collect()));

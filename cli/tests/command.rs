@@ -199,3 +199,27 @@ fn a_server_makes_room_for_its_connections() {
     let (soft, log) = limited("-Sn 64 && ulimit -Hn 512");
     assert!(soft == 512 && log.contains("raise the hard limit"), "{soft}: {log}");
 }
+
+#[test]
+fn a_password_in_the_address_of_a_redis_is_never_repeated() {
+    let start = ["sidecar", "--listen", "127.0.0.1:0", "--authority", "http://127.0.0.1:1"];
+    for url in [
+        "redis://ada:hunter2@10.0.0.1:6379",
+        "redis://hunter2/x@127.0.0.1:6379",
+        "http://ada:hunter2@127.0.0.1",
+        "unix://?pass=hunter2",
+    ] {
+        let Output { status, stderr, .. } =
+            consent(&start).env("CONSENT_REDIS", url).output().expect("it starts");
+        let by_variable = (status.code().unwrap(), String::new(), String::from_utf8(stderr).unwrap());
+        for (code, said, complaint) in [run(&[&start[..], &["--redis", url]].concat()), by_variable] {
+            assert_eq!((code, said.as_str()), (2, ""), "{complaint}");
+            assert!(complaint.contains("--redis") && !complaint.contains("hunter2"), "{complaint}");
+        }
+    }
+    let good = ["--redis", "redis://ada:hunter2@127.0.0.1:1", "--log-level", "trace"];
+    let mut sidecar = Server::start(&[&start[..], &good].concat());
+    let lines = Server::lines_to(sidecar.0.stderr.take().unwrap(), "the durable copy is not used");
+    assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("127.0.0.1:1")), "{lines:?}");
+}
