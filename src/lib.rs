@@ -4,6 +4,7 @@
 //! - [`clock`]: the only file that reads a clock.
 //! - [`status`]: the only map from a [`Refusal`](consent_core::refusal::Refusal) to a gRPC status.
 //! - [`convert`]: between the wire and the core, and the only place where UNSPECIFIED exists.
+//! - [`backoff`]: how long to wait before trying again.
 //! - [`deadline`]: until when a server may wait for a call.
 //! - [`files`]: how many files a server may have open.
 //! - [`incoming`]: which connections a server takes.
@@ -11,6 +12,7 @@
 //! - [`serve`]: how both servers listen: limits, health, reflection.
 //! - [`socket`]: Unix sockets, and the directories that they may be in.
 
+pub mod backoff;
 pub mod clock;
 pub mod convert;
 pub mod deadline;

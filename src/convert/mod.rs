@@ -5,6 +5,7 @@
 //! has: each is [`Refusal::Invalid`], and none gets into a batch.
 
 pub mod account;
+pub mod answer;
 pub mod consent;
 pub mod decision;
 pub mod event;
@@ -17,6 +18,7 @@ use consent_core::refusal::Refusal;
 use consent_core::words::ids::check_id;
 use consent_core::words::{Epoch, Name, Position, Revision, Seconds, Span, Timestamp};
 use std::fmt::Display;
+use std::time::Duration;
 
 /// The field is wrong; `problem` follows "the field".
 pub fn invalid(field: impl Into<String>, problem: impl Display) -> Refusal {
@@ -88,6 +90,11 @@ pub fn to_timestamp(time: Timestamp) -> prost_types::Timestamp {
 pub fn to_instant(seconds: Seconds) -> Option<prost_types::Timestamp> {
     let never = seconds == Seconds::ZERO || seconds == Seconds::NEVER;
     (!never).then(|| prost_types::Timestamp { seconds: i64::from(seconds.get()), nanos: 0 })
+}
+
+/// The span, which is not negative. One of more than 584 years is as long as a span can be.
+pub fn span(field: &str, wire: &prost_types::Duration) -> Result<Span, Refusal> {
+    Duration::try_from(*wire).map(Into::into).map_err(|_| invalid(field, "must not be negative"))
 }
 
 /// The span on the wire.
@@ -163,5 +170,9 @@ mod tests {
     fn a_span_is_split_into_seconds_and_nanoseconds() {
         let there = to_duration(Span::from_nanos(3_000_000_007));
         assert_eq!((there.seconds, there.nanos), (3, 7));
+        assert_eq!(span("span", &there), Ok(Span::from_nanos(3_000_000_007)));
+        assert_eq!(wrong(span("span", &prost_types::Duration { seconds: 0, nanos: -1 })), "span");
+        let ages = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
+        assert_eq!(span("span", &ages), Ok(Span::from_nanos(u64::MAX)));
     }
 }

@@ -17,8 +17,7 @@ use consent_core::digest::Digest;
 use consent_core::head::{HeadKey, HeadKind};
 use consent_core::ledger::HeadRecord;
 use consent_core::refusal::Refusal;
-use consent_core::words::{Epoch, IdKey, Incarnation, Nonce, Position, Revision, Span, Timestamp};
-use std::time::Duration;
+use consent_core::words::{Epoch, IdKey, Incarnation, Nonce, Position, Revision, Timestamp};
 use tonic::Status;
 use tonic_types::StatusExt;
 
@@ -238,7 +237,7 @@ pub fn why_unwelcome(ended: &Status) -> Option<Unwelcome> {
         Some(Unwelcome::Held)
     } else if reason == name(ErrorReason::Overloaded) {
         let retry_after = details.retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
-        Some(Unwelcome::Busy { retry_after: span(retry_after) })
+        Some(Unwelcome::Busy { retry_after: retry_after.into() })
     } else if reason == name(ErrorReason::NotServing) {
         Some(Unwelcome::Leaving)
     } else {
@@ -334,8 +333,7 @@ fn terms_announced(terms: &Terms) -> pb::Terms {
 fn terms(terms: pb::Terms) -> Result<Terms, Refusal> {
     let read = |field: &str, wire: Option<prost_types::Duration>| {
         let field = format!("welcome.terms.{field}");
-        let wire = required(&field, wire)?;
-        Duration::try_from(wire).map(span).map_err(|_| invalid(&field, "must not be negative"))
+        super::span(&field, &required(&field, wire)?)
     };
     Terms::new(Values {
         sidecar_lease: read("sidecar_lease", terms.sidecar_lease)?,
@@ -346,10 +344,6 @@ fn terms(terms: pb::Terms) -> Result<Terms, Refusal> {
         poll: read("poll", terms.poll)?,
     })
     .map_err(|why| invalid("welcome.terms", format_args!("is not safe: {why}")))
-}
-
-fn span(duration: Duration) -> Span {
-    Span::from_nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn timestamp(field: &str, at: Option<prost_types::Timestamp>) -> Result<Timestamp, Refusal> {
@@ -380,6 +374,7 @@ fn raw(bytes: &[u8]) -> Bytes {
 mod tests {
     use super::*;
     use consent_core::chain::Chain;
+    use consent_core::words::Span;
 
     fn somewhere() -> Place {
         Place {

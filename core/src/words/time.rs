@@ -111,6 +111,13 @@ impl From<Span> for core::time::Duration {
     }
 }
 
+impl From<core::time::Duration> for Span {
+    /// It saturates, after 584 years.
+    fn from(duration: core::time::Duration) -> Span {
+        Span(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
 /// One reading of both lease clocks of this boot, in nanoseconds. Readings of one process never fall.
 ///
 /// Deliberately without `Ord`: of two moments either clock may order them its own way, so every comparison names
@@ -153,6 +160,13 @@ mod tests {
         assert_eq!(Timestamp::from_millis(-5).next_second(), Seconds(0));
         assert_eq!(Timestamp::from_millis(i64::MAX).next_second(), Seconds::NEVER);
         assert_eq!(Timestamp::from_millis((u32::MAX as i64 - 1) * 1000).next_second(), Seconds::NEVER);
+    }
+
+    #[test]
+    fn a_span_is_a_duration_that_saturates() {
+        let there = core::time::Duration::from(Span::from_millis(1500));
+        assert_eq!(Span::from(there), Span::from_millis(1500));
+        assert_eq!(Span::from(core::time::Duration::MAX), Span(u64::MAX));
     }
 
     #[test]

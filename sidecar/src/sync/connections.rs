@@ -3,8 +3,8 @@
 //! There is one whose authority stays, standing or on its way; beside it there may be those whose authorities leave
 //! (R12). The next one is with the next authority, after a wait with full jitter, and not before the last one asked.
 
-use super::backoff::Backoff;
 use super::connection::{self, Event};
+use consent::backoff::Backoff;
 use consent::{clock, pb};
 use consent_core::confirm::Stream;
 use consent_core::words::{IdKey, Moment, Span};
@@ -15,6 +15,10 @@ use tonic::transport::Endpoint;
 
 /// So long may an authority keep the node waiting for its welcome, or between two pieces of a snapshot.
 const SILENCE: Span = Span::from_millis(5000);
+
+/// The longest wait before the first of the next connections, and before any of them.
+const BACKOFF: Span = Span::from_millis(50);
+const BACKOFF_MAX: Span = Span::from_millis(5000);
 
 /// An authority that may be connected to.
 pub(crate) struct Authority {
@@ -101,7 +105,7 @@ impl Connections {
         Connections {
             authorities,
             open: Vec::new(),
-            backoff: Backoff::default(),
+            backoff: Backoff::new(BACKOFF, BACKOFF_MAX),
             not_before: None,
             next_authority: first,
             next_stream: 0,
@@ -120,7 +124,7 @@ impl Connections {
         let stream = Stream(self.next_stream);
         self.next_stream += 1;
         let asked = self.not_before.take().map_or(Span::ZERO, |moment| moment.longest_since(clock::now()));
-        let delay = self.backoff.next(random()).max(asked);
+        let delay = self.backoff.wait().max(asked);
         let closed = CancellationToken::new();
         let endpoint = self.authorities[authority].endpoint.clone();
         let connection = connection::run(stream, endpoint, delay, self.events.clone(), closed.clone());
@@ -205,11 +209,6 @@ impl Connections {
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-fn random() -> u64 {
-    // Without randomness the wait is the shortest: a connection is not refused for the lack of jitter.
-    getrandom::u64().unwrap_or(0)
 }
 
 #[cfg(test)]

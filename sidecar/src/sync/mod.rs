@@ -5,7 +5,6 @@
 //! done in its order before anything else happens (I4 and I5 rest on that order). Nothing here latches: whatever
 //! goes wrong ends in a denial and in another connection, after a wait with full jitter.
 
-mod backoff;
 mod connection;
 mod connections;
 mod copy;
