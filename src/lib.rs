@@ -1,5 +1,6 @@
 //! The contract in Rust: what the services and their callers share.
 //!
+//! - [`client`]: for whoever asks: a guard whose ALLOW cannot be used without reading the clock again.
 //! - [`pb`]: generated from `proto/`; it goes no deeper than the conversions.
 //! - [`clock`]: the only file that reads a clock.
 //! - [`status`]: the only map from a [`Refusal`](consent_core::refusal::Refusal) to a gRPC status.
@@ -13,6 +14,7 @@
 //! - [`socket`]: Unix sockets, and the directories that they may be in.
 
 pub mod backoff;
+pub mod client;
 pub mod clock;
 pub mod convert;
 pub mod deadline;
@@ -41,3 +43,8 @@ pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descript
 
 /// The version that programs say of themselves.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The examples that are compiled: those of the page that everybody reads first.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
