@@ -1,17 +1,18 @@
 //! People opt out while their data is being used: the promise itself, under load.
 //!
-//! Sixteen callers ask about a few accounts as fast as they can and use every ALLOW for as long as it is valid; four
-//! writers opt these accounts out, wait for EFFECTIVE, and opt them in again. The history of calls goes to a judge
+//! Sixteen callers ask, through the guards that any service would use, about a few accounts as fast as they can, and
+//! use every ALLOW for as long as it is valid; four writers opt these accounts out, wait for EFFECTIVE, and opt them in again. The history of calls goes to a judge
 //! that knows nothing of the protocol. Then the same over a slow wire, and over the slow wire with a fault planted on
 //! it (acks that come too early): a judge that does not find it proves nothing.
 
-use crate::clients::{self, Answers, Authority, ID_MARK};
+use crate::clients::{self, Authority, ID_MARK};
 use crate::cluster::{Cluster, StoreKind, Terms, check_logs};
 use crate::history::{self, Allow, Change};
 use crate::random::Random;
 use crate::slow_wire::{Acks, SlowWire};
 use crate::tally::Tally;
 use anyhow::{Context, ensure};
+use consent::client::{Answer, Deny, Guard, Question, Span, Timestamp};
 use consent::clock;
 use consent::pb::{Confirmation, Receipt, SidecarState};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ const WRITERS: usize = 4;
 const ACCOUNTS_EACH: usize = 8;
 /// Callers of the sidecar over TCP, over its Unix socket, and of the authority itself.
 const CALLERS: [usize; 3] = [10, 4, 2];
+/// How long an answer may take.
+const QUICK: Span = Span::from_millis(20_000);
 /// The planted fault shows within seconds.
 const SLOW_MINUTES: f64 = 0.1;
 
@@ -123,16 +126,16 @@ async fn play(cluster: &Cluster, minutes: f64, random: &mut Random) -> anyhow::R
     let used: Arc<[AtomicU64]> = accounts.iter().map(|_| AtomicU64::new(0)).collect();
     let mut callers = tokio::task::JoinSet::new();
     for (way, count) in CALLERS.into_iter().enumerate() {
+        let guard = Guard::connect(&match way {
+            0 => format!("http://{}", cluster.sidecar_address()?),
+            1 => cluster.socket(),
+            _ => format!("http://{}", cluster.authority_address()?),
+        })?;
         for _ in 0..count {
-            let address = match way {
-                0 => cluster.sidecar_address()?.to_owned(),
-                1 => cluster.socket(),
-                _ => cluster.authority_address()?.to_owned(),
-            };
-            let answers = Answers::over(clients::connect(&address).await?);
+            let guard = guard.clone();
             let random = Random::new(random.next());
             let (accounts, used, over) = (Arc::clone(&accounts), Arc::clone(&used), Arc::clone(&over));
-            callers.spawn(call(answers, accounts, used, over, random, clients::guard_ms()?));
+            callers.spawn(call(guard, accounts, used, over, random, clients::guard_ms()?));
         }
     }
     let mut writers = tokio::task::JoinSet::new();
@@ -158,7 +161,7 @@ async fn play(cluster: &Cluster, minutes: f64, random: &mut Random) -> anyhow::R
 
 // Asks about data collected at the last instant that is not in the future, so that it counts as soon as any does.
 async fn call(
-    mut answers: Answers,
+    guard: Guard,
     accounts: Arc<[String]>,
     used: Arc<[AtomicU64]>,
     over: Arc<AtomicBool>,
@@ -168,18 +171,31 @@ async fn call(
     let (mut calls, mut allows) = (0, Vec::new());
     while !over.load(Ordering::Relaxed) {
         let index = random.index(accounts.len());
-        let artifact = clients::artifact(PRODUCT, "input", clock::wall().millis() + guard_ms);
-        let answer = answers.ask(&accounts[index], artifact, None).await?;
+        let question = Question {
+            account: accounts[index].clone(),
+            artifact: format!("{ID_MARK}artifact"),
+            product: PRODUCT.to_owned(),
+            kind: "input".to_owned(),
+            collected_at: Timestamp::from_millis(clock::wall().millis() + guard_ms),
+            is_incognito: false,
+        };
+        let answer = guard.can_train(&question, QUICK).await;
+        let answered = clock::now().boot;
         calls += 1;
-        if answer.allows() {
-            used[index].fetch_add(1, Ordering::Relaxed);
-            allows.push(Allow {
-                account: u32::try_from(index).context("an index")?,
-                asked: answer.asked,
-                answered: answer.answered,
-                valid_until: answer.valid_until(),
-                revision: answer.revision(),
-            });
+        match answer {
+            Answer::Allow(allow) => {
+                used[index].fetch_add(1, Ordering::Relaxed);
+                let asked = allow.asked().boot;
+                allows.push(Allow {
+                    account: u32::try_from(index).context("an index")?,
+                    asked,
+                    answered,
+                    valid_until: asked + allow.valid_for().nanos(),
+                    revision: allow.position().revision.get(),
+                });
+            }
+            Answer::Deny(Deny::Decided { .. }) => {}
+            Answer::Deny(Deny::Unanswered(status)) => return Err(status.into()),
         }
     }
     Ok((calls, allows))
