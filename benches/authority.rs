@@ -268,6 +268,7 @@ async fn snapshot(
         let ledger = lock(&ledger);
         (ledger.accounts.clone(), ledger.recorded_at)
     };
+    to.send(Ok(sync::snapshot_begin(place))).await?;
     to.send(Ok(sync::snapshot_chunk(vec![accounts.policy()], place.revision))).await?;
     for first in (0..count).step_by(PAGE as usize) {
         let page = (first..count.min(first + PAGE)).map(|number| accounts.head(number)).collect();

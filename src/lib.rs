@@ -10,6 +10,7 @@
 //! - [`files`]: how many files a server may have open.
 //! - [`incoming`]: which connections a server takes.
 //! - [`logs`]: where the log of both servers goes.
+//! - [`said`]: what an authority says to its sidecars, encoded once for all of them.
 //! - [`serve`]: how both servers listen: limits, health, reflection.
 //! - [`socket`]: Unix sockets, and the directories that they may be in.
 
@@ -21,6 +22,7 @@ pub mod deadline;
 pub mod files;
 pub mod incoming;
 pub mod logs;
+pub mod said;
 pub mod serve;
 pub mod socket;
 pub mod status;

@@ -5,7 +5,14 @@
 //! applies it, and one that cannot be read is a DENY there, never skipped. The version of a frame is another one:
 //! it says what must be known of everything beside the head, and who knows less cannot apply any of it.
 //!
+//! What only drivers know of a hello, a seal and a snapshot whose stream broke, stands beside the machine's message:
+//! [`sealed`], [`with_unfinished`].
+//!
 //! A hello that is not accepted ends the stream with a status; [`unwelcome`] and [`why_unwelcome`] are its two ends.
+
+mod unfinished;
+
+pub use unfinished::{Unfinished, unfinished, with_unfinished};
 
 use super::{chain, invalid, revision, to_duration, to_timestamp};
 use crate::pb::{self, ErrorReason, sync_request, sync_response};
@@ -37,6 +44,8 @@ pub enum FromAuthority {
         /// Where the authority stood.
         revision: Revision,
     },
+    /// A snapshot begins: the frames between its chunks are those after this place.
+    SnapshotBegin(Place),
     /// Some heads of a snapshot.
     SnapshotChunk {
         /// They.
@@ -95,6 +104,7 @@ pub fn sync_request(message: ToAuthority) -> pb::SyncRequest {
             have: place.map(proof),
             semantics_version: semantics.into(),
             seal: None,
+            unfinished: None,
         }),
         ToAuthority::KeepAlive { nonce } => Message::KeepAlive(pb::KeepAlive { nonce: nonce.0 }),
         ToAuthority::Ack { revision, chain } => {
@@ -132,11 +142,15 @@ pub fn from_authority(response: pb::SyncResponse) -> Result<FromAuthority, Refus
                 grantor: incarnation("welcome.incarnation", &welcome.incarnation)?,
                 epoch: epoch("welcome.epoch", &welcome.epoch)?,
                 terms: terms(required("welcome.terms", welcome.terms)?)?,
-                start: if welcome.resume { Start::Continue } else { Start::Snapshot },
+                start: start(welcome.start)?,
             },
             id_key: IdKey::new(exactly("welcome.id_key", &welcome.id_key)?),
             revision: revision("welcome.revision", welcome.revision)?,
         },
+        Message::SnapshotBegin(begin) => FromAuthority::SnapshotBegin(place(
+            "snapshot_begin.at",
+            required("snapshot_begin.at", begin.at)?,
+        )?),
         Message::SnapshotChunk(chunk) => FromAuthority::SnapshotChunk {
             heads: chunk.heads.into_iter().map(head_record).collect::<Result<_, _>>()?,
             revision: revision("snapshot_chunk.revision", chunk.revision)?,
@@ -171,11 +185,16 @@ pub fn welcome(
     response(sync_response::Message::Welcome(pb::Welcome {
         incarnation: raw(grantor.bytes()),
         epoch: raw(epoch.bytes()),
-        resume: start == Start::Continue,
+        start: start_announced(start).into(),
         id_key: raw(id_key.bytes()),
         terms: Some(terms_announced(terms)),
         revision: revision.get(),
     }))
+}
+
+/// Words the beginning of a snapshot.
+pub fn snapshot_begin(at: Place) -> pb::SyncResponse {
+    response(sync_response::Message::SnapshotBegin(pb::SnapshotBegin { at: Some(proof(at)) }))
 }
 
 /// Words a page of a snapshot.
@@ -245,6 +264,23 @@ pub fn why_unwelcome(ended: &Status) -> Option<Unwelcome> {
     }
 }
 
+fn start(start: i32) -> Result<Start, Refusal> {
+    match pb::Start::try_from(start) {
+        Ok(pb::Start::Frames) => Ok(Start::Continue),
+        Ok(pb::Start::Snapshot) => Ok(Start::Snapshot),
+        Ok(pb::Start::RestOfSnapshot) => Ok(Start::RestOfSnapshot),
+        Ok(pb::Start::Unspecified) | Err(_) => Err(invalid("welcome.start", "is unknown")),
+    }
+}
+
+fn start_announced(start: Start) -> pb::Start {
+    match start {
+        Start::Continue => pb::Start::Frames,
+        Start::Snapshot => pb::Start::Snapshot,
+        Start::RestOfSnapshot => pb::Start::RestOfSnapshot,
+    }
+}
+
 fn response(message: sync_response::Message) -> pb::SyncResponse {
     pb::SyncResponse { message: Some(message) }
 }
@@ -278,16 +314,20 @@ fn head(record: HeadRecord) -> pb::Head {
 
 fn head_record(head: pb::Head) -> Result<HeadRecord, Refusal> {
     // A kind of head that this build does not know may be a new kind of DENY: refused, never skipped.
-    let kind = match pb::HeadKind::try_from(head.kind) {
+    let key = head_key("head.kind", head.kind, "head.key", &head.key)?;
+    Ok(HeadRecord { key, bytes: head.state.into() })
+}
+
+fn head_key(kind_field: &str, kind: i32, key_field: &str, key: &[u8]) -> Result<HeadKey, Refusal> {
+    let kind = match pb::HeadKind::try_from(kind) {
         Ok(pb::HeadKind::Policy) => HeadKind::Policy,
         Ok(pb::HeadKind::Organization) => HeadKind::Organization,
         Ok(pb::HeadKind::Account) => HeadKind::Account,
         Ok(pb::HeadKind::Exclusion) => HeadKind::Exclusion,
-        Ok(pb::HeadKind::Unspecified) | Err(_) => return Err(invalid("head.kind", "is unknown")),
+        Ok(pb::HeadKind::Unspecified) | Err(_) => return Err(invalid(kind_field, "is unknown")),
     };
-    let key = HeadKey::new(kind, exactly("head.key", &head.key)?)
-        .ok_or_else(|| invalid("head.key", "must be zeros for the policy"))?;
-    Ok(HeadRecord { key, bytes: head.state.into() })
+    HeadKey::new(kind, exactly(key_field, key)?)
+        .ok_or_else(|| invalid(key_field, "must be zeros for the policy"))
 }
 
 fn head_kind(kind: HeadKind) -> pb::HeadKind {
@@ -407,7 +447,7 @@ mod tests {
     fn what_an_authority_says_is_heard_as_it_was_said() {
         let (epoch, grantor) = (Epoch::new([1; 16]), Incarnation::new([9; 16]));
         let terms = Terms::default();
-        for start in [Start::Continue, Start::Snapshot] {
+        for start in [Start::Continue, Start::Snapshot, Start::RestOfSnapshot] {
             let id_key = IdKey::new([6; 16]);
             assert_eq!(
                 from_authority(welcome(grantor, epoch, start, &terms, &id_key, Revision::MAX)),
@@ -418,6 +458,10 @@ mod tests {
                 })
             );
         }
+        assert_eq!(
+            from_authority(snapshot_begin(somewhere())),
+            Ok(FromAuthority::SnapshotBegin(somewhere()))
+        );
         let head = HeadRecord { key: HeadKey::Policy, bytes: vec![1, 2, 3] };
         assert_eq!(
             from_authority(snapshot_chunk(vec![head.clone()], Revision::ZERO)),
@@ -458,7 +502,7 @@ mod tests {
         assert_eq!(field(None), "message");
         assert_eq!(field(Some(Message::Hello(pb::Hello::default()))), "hello.incarnation");
         let have = Some(pb::Proof { position: None, ..proof(somewhere()) });
-        let hello = pb::Hello { incarnation: raw(&[1; 16]), have, semantics_version: 1, seal: None };
+        let hello = pb::Hello { incarnation: raw(&[1; 16]), have, ..Default::default() };
         assert_eq!(field(Some(Message::Hello(hello))), "hello.have.position");
         assert_eq!(
             field(Some(Message::Ack(pb::Ack { revision: u64::MAX, ..Default::default() }))),

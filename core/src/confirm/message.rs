@@ -114,6 +114,9 @@ pub enum Start {
     Continue,
     /// A snapshot: the table starts anew.
     Snapshot,
+    /// What is missing of a snapshot whose stream broke. Only a driver knows of such a thing: for the machines a part
+    /// of a snapshot is nothing, and the hello that it goes with names no place.
+    RestOfSnapshot,
 }
 
 /// Why a hello was not accepted.

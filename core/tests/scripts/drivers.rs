@@ -43,7 +43,7 @@ impl World {
                     self.apply(number);
                 }
             }
-            Output::TakeSnapshot { stream } => {
+            Output::TakeSnapshot { stream, .. } => {
                 sidecar.table.clear();
                 (sidecar.unproven, sidecar.loading) = (None, Some(stream));
             }

@@ -4,6 +4,7 @@
 //! its kind alone.
 
 use crate::ring;
+use crate::sync::SnapshotLimits;
 use consent_core::confirm::Terms;
 use std::fmt;
 use std::net::SocketAddr;
@@ -86,8 +87,8 @@ pub struct Limits {
     pub connections: usize,
     /// Sidecars at once. At the bound a hello is answered Overloaded.
     pub sessions: usize,
-    /// Snapshots at once. At the bound a session waits for its turn, and keeps its stream.
-    pub snapshots: usize,
+    /// Snapshots under way, waited for and shared.
+    pub snapshots: SnapshotLimits,
     /// Writes that wait for EFFECTIVE at once. At the bound a write is answered RECORDED, and a question OVERLOADED.
     pub waiters: usize,
 }
@@ -98,7 +99,7 @@ impl Default for Limits {
             ring: ring::Bounds::default(),
             connections: 16_384 + 1_024,
             sessions: 16_384,
-            snapshots: 8,
+            snapshots: SnapshotLimits::default(),
             waiters: 4_096,
         }
     }

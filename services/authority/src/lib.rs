@@ -39,3 +39,4 @@ pub use authority::{Authority, migrate, start, start_within};
 pub use config::{BadStore, Config, Limits, StoreConfig};
 pub use failure::{Failure, StartError};
 pub use random::NoRandomness;
+pub use sync::SnapshotLimits;

@@ -4,18 +4,24 @@
 //! history of one epoch. It forgets its oldest revisions at its bounds: a session that needs one of those reads the
 //! store. Another epoch empties it; whoever served from the old one is told so.
 //!
-//! A frame is made for the wire once, and shared by all sessions.
+//! A frame is encoded for the wire once, when it comes, and shared by all sessions: wherever a session stands, what it
+//! is sent next is a run of bytes that lie here.
+
+mod segment;
 
 use crate::store::FeedEntry;
-use consent::convert::sync::{self, Change};
-use consent::pb;
-use consent_core::confirm::{Frame, Place};
+use bytes::Bytes;
+use consent::said::{Encoded, Said};
+use consent_core::confirm::Place;
 use consent_core::words::{Epoch, Revision, Timestamp};
-use prost::Message;
+use segment::Segment;
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
+
+/// So many revisions are encoded together and forgotten together, at most.
+const SEGMENT: usize = 256;
 
 /// How much of the ledger is kept.
 #[derive(Debug, Clone, Copy)]
@@ -50,22 +56,32 @@ pub struct Newest {
     pub recorded_at: Timestamp,
 }
 
-/// A revision, ready to be sent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Where the ledger stands with it, and when that was recorded.
-    pub at: Newest,
-    /// As it is sent.
-    pub frame: pb::Frame,
-    /// Its bytes there.
-    pub size: usize,
+/// Consecutive revisions, ready to be sent.
+#[derive(Debug)]
+pub struct Run {
+    /// Their frames, encoded, in order.
+    parts: Vec<Bytes>,
+    /// Where the ledger stands with the last of them.
+    last: Newest,
+}
+
+impl Run {
+    /// Where the ledger stands with the last of them.
+    pub fn last(&self) -> Newest {
+        self.last
+    }
+
+    /// As one message.
+    pub fn said(self) -> Said {
+        Said::Encoded(Encoded::frames(self.last.place.epoch, self.parts))
+    }
 }
 
 /// What follows a revision.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Following {
-    /// These, in order and without a gap; never none.
-    Entries(Vec<Entry>),
+    /// These, in order and without a gap.
+    Frames(Run),
     /// Nothing yet.
     Nothing,
     /// No longer here: read the store.
@@ -107,8 +123,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Kept {
-    // The last one is always the newest revision; none when nothing came since the start.
-    entries: VecDeque<Entry>,
+    // The last one ends with the newest revision; none when nothing came since the start.
+    segments: VecDeque<Segment>,
+    revisions: usize,
     bytes: usize,
 }
 
@@ -140,18 +157,20 @@ impl Ring {
     }
 
     /// Takes the next revisions, if they are that; nothing of them otherwise. Whoever watches is woken once.
-    pub(crate) fn push(&self, page: Vec<FeedEntry>) -> Result<Vec<Place>, NotNext> {
+    pub(crate) fn push(&self, page: &[FeedEntry]) -> Result<Vec<Place>, NotNext> {
         let mut at = self.newest();
-        let mut entries = Vec::with_capacity(page.len());
-        for entry in page {
-            let entry = Entry::following(at.place, entry)?;
-            at = entry.at;
-            entries.push(entry);
+        let mut segments = Vec::new();
+        for few in page.chunks(SEGMENT.min(self.shared.bounds.revisions.max(1))) {
+            if let Some(segment) = Segment::following(at.place, few)? {
+                at = segment.last().unwrap_or(at);
+                segments.push(segment);
+            }
         }
-        let places = entries.iter().map(|entry| entry.at.place).collect();
+        let places = segments.iter().flat_map(Segment::places).collect();
         let mut kept = self.write();
-        kept.bytes += entries.iter().map(|entry| entry.size).sum::<usize>();
-        kept.entries.extend(entries);
+        kept.revisions += segments.iter().map(Segment::len).sum::<usize>();
+        kept.bytes += segments.iter().map(Segment::bytes).sum::<usize>();
+        kept.segments.extend(segments);
         kept.forget(self.shared.bounds);
         self.shared.newest.send_replace(at);
         Ok(places)
@@ -174,15 +193,10 @@ impl Ring {
         if after >= newest.revision {
             return Following::Nothing;
         }
-        let oldest = newest.revision.get() + 1 - kept.entries.len() as u64;
-        let Some(skip) = (after.get() + 1).checked_sub(oldest) else { return Following::Forgotten };
-        let mut bytes = 0;
-        let fits = |(index, entry): &(usize, &Entry)| {
-            bytes += entry.size;
-            *index == 0 || bytes <= batch.bytes
-        };
-        let entries = kept.entries.iter().skip(skip as usize).take(batch.frames).enumerate();
-        Following::Entries(entries.take_while(fits).map(|(_, entry)| entry.clone()).collect())
+        let starts_later =
+            kept.segments.partition_point(|segment| segment.first() <= after.next().unwrap_or(after));
+        let Some(first) = starts_later.checked_sub(1) else { return Following::Forgotten };
+        run(kept.segments.range(first..), after, batch).map_or(Following::Forgotten, Following::Frames)
     }
 
     // A panic while one of these is held leaves no half-made change that a reader could see as whole: `newest` is
@@ -199,40 +213,43 @@ impl Ring {
 impl Kept {
     // The newest stays, however large it is.
     fn forget(&mut self, bounds: Bounds) {
-        while self.entries.len() > 1
-            && (self.entries.len() > bounds.revisions || self.bytes > bounds.bytes)
-            && let Some(oldest) = self.entries.pop_front()
+        while self.segments.len() > 1
+            && (self.revisions > bounds.revisions || self.bytes > bounds.bytes)
+            && let Some(oldest) = self.segments.pop_front()
         {
-            self.bytes -= oldest.size;
+            self.revisions -= oldest.len();
+            self.bytes -= oldest.bytes();
         }
     }
 }
 
-impl Entry {
-    /// What the store gave, if it is what follows `before`.
-    pub(crate) fn following(before: Place, entry: FeedEntry) -> Result<Entry, NotNext> {
-        if !entry.revision.follows(before.revision) {
-            return Err(NotNext::Gap { newest: before.revision, found: entry.revision });
+/// What follows `before` in the store, at most a batch of it, for a session that needs what the ring has forgotten:
+/// proved by the chain as in the ring.
+pub(crate) fn run_of(before: Place, page: &[FeedEntry], batch: Batch) -> Result<Option<Run>, NotNext> {
+    let segment = Segment::following(before, page)?;
+    Ok(segment.and_then(|segment| run([&segment], before.revision, batch)))
+}
+
+fn run<'a>(segments: impl IntoIterator<Item = &'a Segment>, after: Revision, batch: Batch) -> Option<Run> {
+    let (mut parts, mut last, mut room): (_, Option<Newest>, _) = (Vec::new(), None, batch);
+    for segment in segments {
+        let at = last.map_or(after, |last| last.place.revision);
+        let Some(cut) = segment.after(at, room, parts.is_empty()) else { break };
+        room.frames = room.frames.saturating_sub(cut.frames);
+        room.bytes = room.bytes.saturating_sub(cut.encoded.len());
+        last = Some(cut.last);
+        parts.push(cut.encoded);
+        if segment.last() != last {
+            break;
         }
-        if entry.chain != before.chain.then(entry.link) {
-            return Err(NotNext::Chain(entry.revision));
-        }
-        let frame = Frame {
-            epoch: before.epoch,
-            revision: entry.revision,
-            link: entry.link,
-            chain: entry.chain,
-            digest: entry.digest,
-        };
-        let at = Newest { place: frame.place(), recorded_at: entry.recorded_at };
-        let frame = sync::frame(Change { frame, recorded_at: entry.recorded_at, head: entry.head });
-        Ok(Entry { at, size: frame.encoded_len(), frame })
     }
+    last.map(|last| Run { parts, last })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use consent::pb::sync_response::Message;
     use consent_core::chain::{Chain, Link};
     use consent_core::digest::Digest;
     use consent_core::head::HeadKey;
@@ -262,14 +279,21 @@ mod tests {
     fn filled(bounds: Bounds, count: u64) -> Ring {
         let ring = Ring::new(bounds, start(EPOCH));
         for _ in 0..count {
-            ring.push(vec![next(ring.newest().place)]).expect("the next");
+            ring.push(&[next(ring.newest().place)]).expect("the next");
         }
         ring
     }
 
     fn revisions(following: Following) -> Vec<u64> {
-        let Following::Entries(entries) = following else { panic!("no entries: {following:?}") };
-        entries.iter().map(|entry| entry.at.place.revision.get()).collect()
+        let Following::Frames(run) = following else { panic!("no frames: {following:?}") };
+        let last = run.last().place.revision.get();
+        let Said::Encoded(encoded) = run.said() else { panic!("it is encoded") };
+        let Some(Message::Frames(frames)) = encoded.read().expect("it can be read").message else {
+            panic!("no frames")
+        };
+        let revisions: Vec<u64> = frames.frames.iter().map(|frame| frame.revision).collect();
+        assert_eq!(revisions.last(), Some(&last));
+        revisions
     }
 
     fn at(number: u64) -> Revision {
@@ -281,11 +305,11 @@ mod tests {
         let ring = filled(Bounds::default(), 2);
         let newest = ring.newest().place;
         let gap = FeedEntry { revision: at(5), ..next(newest) };
-        assert_eq!(ring.push(vec![next(newest), gap]), Err(NotNext::Gap { newest: at(3), found: at(5) }));
+        assert_eq!(ring.push(&[next(newest), gap]), Err(NotNext::Gap { newest: at(3), found: at(5) }));
         let again = FeedEntry { revision: at(2), ..next(newest) };
-        assert_eq!(ring.push(vec![again]), Err(NotNext::Gap { newest: at(2), found: at(2) }));
+        assert_eq!(ring.push(&[again]), Err(NotNext::Gap { newest: at(2), found: at(2) }));
         let forked = FeedEntry { chain: Chain::new([9; 32]), ..next(newest) };
-        assert_eq!(ring.push(vec![forked]), Err(NotNext::Chain(at(3))));
+        assert_eq!(ring.push(&[forked]), Err(NotNext::Chain(at(3))));
         assert_eq!(ring.newest().place, newest);
     }
 
@@ -296,17 +320,36 @@ mod tests {
         assert_eq!(revisions(ring.after(EPOCH, at(3), ALL)), [4, 5]);
         assert_eq!(revisions(ring.after(EPOCH, at(0), Batch { frames: 2, ..ALL })), [1, 2]);
         assert_eq!(revisions(ring.after(EPOCH, at(0), Batch { bytes: 1, ..ALL })), [1]);
-        assert_eq!(ring.after(EPOCH, at(5), ALL), Following::Nothing);
-        assert_eq!(ring.after(EPOCH, at(9), ALL), Following::Nothing);
+        assert!(matches!(ring.after(EPOCH, at(5), ALL), Following::Nothing));
+        assert!(matches!(ring.after(EPOCH, at(9), ALL), Following::Nothing));
+    }
+
+    #[test]
+    fn a_run_goes_on_over_what_came_together() {
+        let ring = filled(Bounds::default(), 2);
+        let mut page = vec![next(ring.newest().place)];
+        for _ in 1..2 * SEGMENT {
+            let FeedEntry { revision, chain, digest, .. } = page[page.len() - 1];
+            page.push(next(Place { epoch: EPOCH, revision, chain, digest }));
+        }
+        ring.push(&page).expect("the next");
+        let last = 2 + 2 * SEGMENT as u64;
+        assert_eq!(revisions(ring.after(EPOCH, at(1), ALL)), Vec::from_iter(2..=last));
+        assert_eq!(revisions(ring.after(EPOCH, at(5), Batch { frames: 3, ..ALL })), [6, 7, 8]);
+        let few = Batch { frames: SEGMENT, ..ALL };
+        assert_eq!(revisions(ring.after(EPOCH, at(100), few)), Vec::from_iter(101..=100 + SEGMENT as u64));
+        let Following::Frames(one) = ring.after(EPOCH, at(300), Batch { frames: 1, ..ALL }) else { panic!() };
+        let two = Batch { bytes: 2 * one.parts[0].len(), ..ALL };
+        assert_eq!(revisions(ring.after(EPOCH, at(257), two)), [258, 259]);
     }
 
     #[test]
     fn it_forgets_its_oldest_at_either_bound() {
         let few = filled(Bounds { revisions: 3, ..Bounds::default() }, 5);
-        assert_eq!(few.after(EPOCH, at(1), ALL), Following::Forgotten);
+        assert!(matches!(few.after(EPOCH, at(1), ALL), Following::Forgotten));
         assert_eq!(revisions(few.after(EPOCH, at(2), ALL)), [3, 4, 5]);
         let small = filled(Bounds { bytes: 1, ..Bounds::default() }, 5);
-        assert_eq!(small.after(EPOCH, at(3), ALL), Following::Forgotten);
+        assert!(matches!(small.after(EPOCH, at(3), ALL), Following::Forgotten));
         assert_eq!(revisions(small.after(EPOCH, at(4), ALL)), [5]);
     }
 
@@ -315,15 +358,15 @@ mod tests {
         let ring = filled(Bounds::default(), 3);
         let other = Epoch::new([2; 16]);
         ring.restart(start(other));
-        assert_eq!(ring.after(EPOCH, at(0), ALL), Following::AnotherEpoch);
-        assert_eq!(ring.after(other, at(0), ALL), Following::Nothing);
+        assert!(matches!(ring.after(EPOCH, at(0), ALL), Following::AnotherEpoch));
+        assert!(matches!(ring.after(other, at(0), ALL), Following::Nothing));
     }
 
     #[tokio::test]
     async fn who_watches_finds_what_woke_it() {
         let ring = filled(Bounds::default(), 0);
         let mut watch = ring.watch();
-        ring.push(vec![next(ring.newest().place)]).expect("the next");
+        ring.push(&[next(ring.newest().place)]).expect("the next");
         watch.changed().await.expect("the ring lives");
         assert_eq!(revisions(ring.after(EPOCH, at(0), ALL)), [1]);
     }

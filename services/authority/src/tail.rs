@@ -90,7 +90,7 @@ impl<R: Reader> Tail<R> {
             if page.is_empty() {
                 return Ok(());
             }
-            match self.ring.push(page) {
+            match self.ring.push(&page) {
                 Ok(places) => {
                     for place in places {
                         self.tell(News::Next(place)).await;

@@ -158,6 +158,11 @@ impl Connections {
         self.open.iter_mut().find(|connection| connection.stream == stream)
     }
 
+    /// The secret of the welcome of the one with this number.
+    pub(super) fn id_key(&self, stream: Stream) -> Option<IdKey> {
+        self.open.iter().find(|connection| connection.stream == stream)?.id_key
+    }
+
     /// Closes one.
     pub(super) fn close(&mut self, stream: Stream) {
         self.open.retain(|connection| connection.stream != stream);

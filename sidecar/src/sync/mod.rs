@@ -18,13 +18,13 @@ use crate::table::Incoming;
 use connection::{End, Event};
 use connections::{Awaited, Connections};
 use consent::clock;
-use consent::convert::sync::{Change, FromAuthority, sealed, sync_request};
+use consent::convert::sync::{Change, FromAuthority, sealed, sync_request, with_unfinished};
 use consent_core::confirm::holder::{Cause, Input, Output};
 use consent_core::confirm::{Holder, Start, Stream, ToAuthority, ToSidecar, Unwelcome};
 use consent_core::head::SEMANTICS;
 use consent_core::words::{IdKey, Timestamp};
 use copy::{NodeCopy, Proved, Warm};
-use snapshot::{BadSnapshot, Snapshot};
+use snapshot::{BadSnapshot, Broken, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -39,6 +39,8 @@ pub(crate) struct Driver {
     holder: Holder,
     connections: Connections,
     snapshot: Option<Snapshot>,
+    /// What is left of a snapshot whose stream broke. The holder knows nothing of it: it is no table.
+    unfinished: Option<Broken>,
     copy: NodeCopy,
     /// The head of the frame that the holder is told of, for it to order its apply.
     arriving: Option<(Timestamp, Incoming)>,
@@ -62,6 +64,7 @@ impl Driver {
             connections: Connections::new(authorities, usize::from(first), events),
             node,
             snapshot: None,
+            unfinished: None,
             copy: NodeCopy::new(durable),
             arriving: None,
             inputs: VecDeque::new(),
@@ -88,6 +91,9 @@ impl Driver {
                 proved = self.copy.proved() => self.proved(proved),
                 () = clock::alarm(self.holder.wake_at()) => self.step(Input::TimePassed),
                 () = clock::alarm(self.connections.wake_at()) => (),
+                () = clock::alarm(self.unfinished.as_ref().map(Broken::over_at)) => {
+                    self.unfinished.take_if(|unfinished| unfinished.is_over(clock::now()));
+                }
             }
             while let Some((stream, awaited)) = self.connections.silent(clock::now()) {
                 self.give_up(stream, awaited);
@@ -119,6 +125,7 @@ impl Driver {
             Awaited::Grant(_) => "it answered no keepalive for a whole lease",
         };
         self.note(stream, why.to_owned());
+        self.interrupt(stream);
         self.close(stream);
         self.step(Input::Disconnected { stream });
     }
@@ -154,6 +161,9 @@ impl Driver {
     fn heard(&mut self, stream: Stream, message: FromAuthority) {
         match message {
             FromAuthority::Welcome { message, id_key, .. } => self.welcomed(stream, message, id_key),
+            FromAuthority::SnapshotBegin(place) => {
+                self.on_snapshot(stream, |snapshot| snapshot.begin(place));
+            }
             FromAuthority::SnapshotChunk { heads, revision } => {
                 let page = |snapshot: &mut Snapshot| snapshot.page(heads, revision);
                 self.on_snapshot(stream, page);
@@ -211,7 +221,7 @@ impl Driver {
         }
         let heard = match start {
             Start::Continue => self.copy.prove(stream, message, id_key),
-            Start::Snapshot => Some(message),
+            Start::Snapshot | Start::RestOfSnapshot => Some(message),
         };
         if let Some(message) = heard {
             self.step(Input::Received { stream, message });
@@ -290,7 +300,10 @@ impl Driver {
                 self.note(stream, reason.to_owned());
                 self.step(Input::Received { stream, message: ToSidecar::Unwelcome(why) });
             }
-            End::Broken(why) => self.note(stream, why),
+            End::Broken(why) => {
+                self.note(stream, why);
+                self.interrupt(stream);
+            }
         }
         self.close(stream);
         self.step(Input::Disconnected { stream });
@@ -326,15 +339,19 @@ impl Driver {
                 if matches!(message, ToAuthority::KeepAlive { .. }) {
                     connection.await_grant(clock::now());
                 }
-                let said = match (message, self.copy.seal()) {
-                    (ToAuthority::Hello { place: Some(_), .. }, Some(seal)) => {
+                let said = match (message, self.copy.seal(), &self.unfinished) {
+                    (ToAuthority::Hello { place: Some(_), .. }, Some(seal), _) => {
                         sealed(sync_request(message), seal)
                     }
-                    (message, _) => sync_request(message),
+                    (ToAuthority::Hello { place: None, .. }, _, Some(unfinished)) => {
+                        with_unfinished(sync_request(message), unfinished.named())
+                    }
+                    (message, ..) => sync_request(message),
                 };
                 let outbox = connection.outbox.as_ref();
                 if outbox.is_some_and(|outbox| outbox.try_send(said).is_err()) {
                     self.note(stream, "it takes no messages any more".to_owned());
+                    self.interrupt(stream);
                     self.close(stream);
                     self.inputs.push_back(Input::Disconnected { stream });
                 }
@@ -349,11 +366,7 @@ impl Driver {
                     self.inputs.push_back(Input::Applied { revision: frame.revision, digest });
                 }
             }
-            Output::TakeSnapshot { stream } => {
-                tracing::info!(authority = self.connections.url(stream), "a snapshot comes");
-                let id_key = self.connections.get(stream).and_then(|connection| connection.id_key);
-                self.snapshot = id_key.map(|id_key| Snapshot::new(stream, id_key));
-            }
+            Output::TakeSnapshot { stream, is_rest } => self.take_snapshot(stream, is_rest),
             Output::DropTable => {
                 self.copy.dropped();
                 self.node.table.clear();
@@ -374,7 +387,10 @@ impl Driver {
                 let why = self.node.standing.borrow().why.clone();
                 tracing::info!(?from, ?to, why, "the state changed");
             }
-            Output::Resync(cause) => tracing::warn!(?cause, "the leases are dropped, and sync starts over"),
+            Output::Resync(cause) => {
+                self.unfinished = None;
+                tracing::warn!(?cause, "the leases are dropped, and sync starts over");
+            }
             Output::Close { stream, retry_after } => {
                 self.close(stream);
                 self.connections.pause(retry_after);
@@ -385,6 +401,34 @@ impl Driver {
                 }
             }
             Output::Left => self.has_left = true,
+        }
+    }
+
+    fn take_snapshot(&mut self, stream: Stream, is_rest: bool) {
+        let authority = self.connections.url(stream);
+        let Some(id_key) = self.connections.id_key(stream) else { return };
+        let unfinished = self.unfinished.take().filter(|_| is_rest);
+        self.snapshot = match unfinished {
+            Some(unfinished) => {
+                tracing::info!(authority, "the rest of a snapshot comes");
+                unfinished.go_on(stream, id_key)
+            }
+            None if is_rest => None,
+            None => {
+                tracing::info!(authority, "a snapshot comes");
+                Some(Snapshot::new(stream, id_key))
+            }
+        };
+        if self.snapshot.is_none() {
+            self.trouble = Some("the rest of a snapshot comes that this node has not begun".to_owned());
+            self.inputs.push_back(Input::Doubted { cause: Cause::Unreadable });
+        }
+    }
+
+    /// A stream is over that nobody here has closed: what it brought of a snapshot is kept.
+    fn interrupt(&mut self, stream: Stream) {
+        if let Some(snapshot) = self.snapshot.take_if(|snapshot| snapshot.stream() == stream) {
+            self.unfinished = snapshot.broken();
         }
     }
 

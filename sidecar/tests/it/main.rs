@@ -16,3 +16,4 @@ mod serving;
 mod copy;
 #[path = "../../../tests/support/redis.rs"]
 mod redis_server;
+mod unfinished;

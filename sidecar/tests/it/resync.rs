@@ -152,7 +152,7 @@ async fn the_newest_head_wins_while_a_snapshot_comes() {
     let session = authority.hello(None).await;
     let mut ledger = before.clone();
     let change = ledger.choose(Choice::Out);
-    session.welcome(authority.incarnation, &ledger, long(), Start::Snapshot).await;
+    session.welcome(authority.incarnation, &before, long(), Start::Snapshot).await;
     session.say(frames([change])).await;
     // A page that was read before the opt-out, and arrives after it.
     session.say(sync::snapshot_chunk(before.heads(), before.place.revision)).await;
@@ -166,10 +166,10 @@ async fn frames_between_pages_must_lead_to_the_end_of_the_snapshot() {
     let (mut authority, mut ledger) = (Authority::start().await, Ledger::new());
     let node = Node::start(&[&authority]).await;
     let session = authority.hello(None).await;
+    session.welcome(authority.incarnation, &ledger, long(), Start::Snapshot).await;
     let first = ledger.choose(Choice::Out);
     let between = ledger.clone();
     ledger.choose(Choice::In);
-    session.welcome(authority.incarnation, &ledger, long(), Start::Snapshot).await;
     session.say(sync::snapshot_chunk(ledger.heads(), ledger.place.revision)).await;
     session.say(frames([first])).await;
     session.say(sync::snapshot_end(ledger.place, ledger.recorded_at)).await;

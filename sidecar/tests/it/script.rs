@@ -1,7 +1,7 @@
 //! An authority that says exactly what a test tells it to say.
 
 use crate::ledger::Ledger;
-use consent::convert::sync;
+use consent::convert::sync::{self, Unfinished};
 use consent::pb::sync_service_server::{SyncService, SyncServiceServer};
 use consent::pb::{SyncRequest, SyncResponse};
 use consent_core::chain::Chain;
@@ -82,7 +82,7 @@ impl SyncService for Sessions {
         request: Request<Streaming<SyncRequest>>,
     ) -> Result<Response<ReceiverStream<Result<SyncResponse, Status>>>, Status> {
         let (to, responses) = mpsc::channel(64);
-        let session = Session { from: request.into_inner(), to, seal: None };
+        let session = Session { from: request.into_inner(), to, seal: None, unfinished: None };
         self.0.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(responses)))
     }
@@ -139,6 +139,8 @@ pub(crate) struct Session {
     to: mpsc::Sender<Result<SyncResponse, Status>>,
     /// The seal on the last message, if it was a hello that carries one.
     pub(crate) seal: Option<Seal>,
+    /// What the last message named of a snapshot, if it was a hello that does.
+    pub(crate) unfinished: Option<Unfinished>,
 }
 
 impl Session {
@@ -155,6 +157,7 @@ impl Session {
     pub(crate) async fn hear_or_end(&mut self) -> Option<ToAuthority> {
         let request = soon("a message", self.from.message()).await.ok().flatten()?;
         self.seal = sync::seal(&request).expect("the sidecar speaks the contract");
+        self.unfinished = sync::unfinished(&request).expect("the sidecar speaks the contract");
         Some(sync::to_authority(request).expect("the sidecar speaks the contract"))
     }
 
@@ -176,9 +179,13 @@ impl Session {
         soon("the end of the stream", async { while self.hear_or_end().await.is_some() {} }).await;
     }
 
+    /// Welcome, and the beginning of a snapshot if one is to come.
     pub(crate) async fn welcome(&self, grantor: Incarnation, ledger: &Ledger, terms: Terms, start: Start) {
         let Ledger { epoch, id_key, place, .. } = ledger;
         self.say(sync::welcome(grantor, *epoch, start, &terms, id_key, place.revision)).await;
+        if start == Start::Snapshot {
+            self.say(sync::snapshot_begin(*place)).await;
+        }
     }
 
     /// Welcome, every head, and the end.

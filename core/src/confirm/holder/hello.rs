@@ -45,6 +45,9 @@ impl Holder {
         match welcome.start {
             Start::Continue => self.go_on(now, at, hello, &welcome, foreign, out),
             Start::Snapshot => self.start_anew(at, hello, &welcome, out),
+            // There is no rest of what was not begun: whoever named a place has a table.
+            Start::RestOfSnapshot if hello.is_some() => self.close(at, Span::ZERO, out),
+            Start::RestOfSnapshot => self.start_anew(at, hello, &welcome, out),
         }
     }
 
@@ -93,7 +96,8 @@ impl Holder {
         let at = self.close_others(at, out);
         let stream = self.links[at].stream;
         self.accept(at, welcome, Stage::Loading, out);
-        out.push(Output::TakeSnapshot { stream });
+        let is_rest = welcome.start == Start::RestOfSnapshot;
+        out.push(Output::TakeSnapshot { stream, is_rest });
     }
 
     fn accept(&mut self, at: usize, welcome: &Welcome, stage: Stage, out: &mut Vec<Output>) {

@@ -120,11 +120,12 @@ pub enum Output {
         /// Its header.
         frame: Frame,
     },
-    /// Load the snapshot that comes on the stream into the empty table, then give [`Input::SnapshotLoaded`]. What
-    /// an earlier, unfinished one left is the driver's to throw away, or to go on from.
+    /// Load the snapshot that comes on the stream into the empty table, then give [`Input::SnapshotLoaded`].
     TakeSnapshot {
         /// From where.
         stream: Stream,
+        /// It is the rest of an earlier, unfinished one; otherwise what that left is to be thrown away.
+        is_rest: bool,
     },
     /// Empty the table, and forget applies that were asked for. Until a snapshot is loaded nothing may be
     /// answered from it.

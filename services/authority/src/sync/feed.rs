@@ -1,37 +1,37 @@
 //! What a session sends of the ledger: a snapshot where the sidecar has no table to go on from, and then every
 //! revision, exactly once and in order.
 //!
-//! A snapshot is pages of heads in order of their keys, each read in a short transaction of its own, with the frames
-//! of what changes meanwhile between them. A page shows heads as of its own read, so the table is whole only when
-//! every frame up to the newest page's revision has been sent too: there the snapshot ends, with the proof of what
-//! the table must now hold. Newest wins, so it does not matter whether a head or a newer frame of it comes first.
+//! A snapshot begins at a place; it is pages of heads in order of their keys, each read in a short transaction of its
+//! own at that place or later, with the frames of what changes from that place on between them. A page shows heads as
+//! of its own read, so the table is whole only when every frame up to the newest page's revision has been sent too:
+//! there the snapshot ends, with the proof of what the table must now hold. Newest wins, so it does not matter whether
+//! a head or a newer frame of it comes first.
+//!
+//! The rest of a snapshot whose stream broke is the same, from the place that its frames had reached and the head that
+//! its pages had: what was sent before was right up to there, as for a snapshot that goes on.
 //!
 //! Waiting ([`Feed::ready`]) may be given up at any time; making the next message ([`Feed::next`]) is not, since a
 //! query that is dropped half way costs its connection.
 
 use super::Shared;
-use crate::ring::{Batch, Entry, Following, Newest, NotNext};
+use super::pages::Pages;
+use super::snapshots::{Admitted, Turn};
+use crate::ring::{self, Batch, Following, Newest, NotNext};
 use crate::store::{Reader, StoreError};
 use consent::clock;
 use consent::convert::sync;
-use consent::pb::SyncResponse;
+use consent::said::Said;
 use consent_core::confirm::Place;
 use consent_core::head::HeadKey;
 use consent_core::words::{Epoch, Moment, Revision, Span};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use thiserror::Error;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
-/// Heads in one page.
-const PAGE: u32 = 1_000;
 /// How long one snapshot may take: a sidecar that takes a page now and then would keep its turn from all others.
 const TURN: Span = Span::from_millis(600_000);
 /// One message of frames.
 const BATCH: Batch = Batch { frames: 256, bytes: 256 * 1024 };
-
-type Turn = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
 /// Why a feed cannot go on: its sidecar says hello again.
 #[derive(Debug, Error)]
@@ -50,6 +50,17 @@ pub(super) enum Ended {
     NotNext(#[from] NotNext),
 }
 
+/// What a sidecar already has of a snapshot, found to be of this ledger.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Had {
+    /// Every frame up to here.
+    pub(super) reached: Newest,
+    /// Every page up to this head.
+    pub(super) last: HeadKey,
+    /// The newest revision of its pages.
+    pub(super) newest_page: Revision,
+}
+
 /// One session's way through the ledger.
 pub(super) struct Feed<R: Reader> {
     shared: Arc<Shared<R>>,
@@ -61,54 +72,91 @@ pub(super) struct Feed<R: Reader> {
 
 enum Stage {
     /// Waits for its turn at a snapshot, in the order of asking.
-    Queued(Turn),
+    Queued(Turn, Admitted, Option<Had>),
     Snapshot(Snapshot),
     Frames,
 }
 
 struct Snapshot {
+    admitted: Admitted,
     _turn: OwnedSemaphorePermit,
     begun: Moment,
-    after: Option<HeadKey>,
+    // Its beginning is still to be told.
+    is_untold: bool,
+    // No page may be older than this: from here on there are frames.
+    since: Revision,
     // Up to here there must be frames before the table is whole.
     whole_at: Revision,
+    after: Option<HeadKey>,
     pages_left: bool,
     // Pages and frames take turns.
     page_is_next: bool,
 }
 
-impl<R: Reader> Feed<R> {
-    /// On from a place on this ledger's chain, or from a snapshot.
-    pub(super) fn new(shared: &Arc<Shared<R>>, epoch: Epoch, from: Option<Place>) -> Feed<R> {
-        let newest = shared.ring.watch();
-        let end = *newest.borrow();
-        let stage = match from {
-            Some(_) => Stage::Frames,
-            None => Stage::Queued(Box::pin(Arc::clone(&shared.snapshots).acquire_owned())),
+impl Snapshot {
+    /// Where its frames begin, and it.
+    fn begin(
+        newest: Newest,
+        turn: OwnedSemaphorePermit,
+        admitted: Admitted,
+        had: Option<Had>,
+    ) -> (Newest, Snapshot) {
+        let shared: &Pages = &admitted.pages;
+        let begins_at = shared.begin(newest);
+        let sent = had.map_or(begins_at, |had| had.reached);
+        let since = sent.place.revision;
+        let pages = had.map_or(Revision::ZERO, |had| had.newest_page);
+        let snapshot = Snapshot {
+            admitted,
+            _turn: turn,
+            begun: clock::now(),
+            is_untold: had.is_none(),
+            since,
+            whole_at: since.max(pages),
+            after: had.map(|had| had.last),
+            pages_left: true,
+            page_is_next: true,
         };
+        (sent, snapshot)
+    }
+}
+
+impl<R: Reader> Feed<R> {
+    /// On from a place on this ledger's chain.
+    pub(super) fn frames_after(shared: &Arc<Shared<R>>, epoch: Epoch, from: Place) -> Feed<R> {
+        let recorded_at = shared.ring.newest().recorded_at;
         // The place may carry the epoch that the sidecar comes from: it goes on in this one, on the same chain.
-        let place = Place { epoch, ..from.unwrap_or(end.place) };
-        let sent = Newest { place, recorded_at: end.recorded_at };
-        Feed { shared: Arc::clone(shared), newest, sent, stage }
+        let sent = Newest { place: Place { epoch, ..from }, recorded_at };
+        Feed { shared: Arc::clone(shared), newest: shared.ring.watch(), sent, stage: Stage::Frames }
+    }
+
+    /// With a snapshot, or the rest of one.
+    pub(super) fn snapshot(
+        shared: &Arc<Shared<R>>,
+        epoch: Epoch,
+        admitted: Admitted,
+        had: Option<Had>,
+    ) -> Feed<R> {
+        let newest = shared.ring.newest();
+        let sent = Newest { place: Place { epoch, ..newest.place }, ..newest };
+        let stage = Stage::Queued(shared.snapshots.turn(), admitted, had);
+        Feed { shared: Arc::clone(shared), newest: shared.ring.watch(), sent, stage }
     }
 
     /// Until there may be something to send.
     pub(super) async fn ready(&mut self) {
         let sent = self.sent.place;
         match &mut self.stage {
-            Stage::Queued(turn) => {
+            Stage::Queued(turn, ..) => {
                 // Nobody closes the semaphore; if somebody did, this session had no turn, ever.
                 let Ok(turn) = turn.await else { return std::future::pending().await };
-                let end = *self.newest.borrow_and_update();
-                self.sent = Newest { place: Place { epoch: sent.epoch, ..end.place }, ..end };
-                self.stage = Stage::Snapshot(Snapshot {
-                    _turn: turn,
-                    begun: clock::now(),
-                    after: None,
-                    whole_at: self.sent.place.revision,
-                    pages_left: true,
-                    page_is_next: true,
-                });
+                let newest = *self.newest.borrow_and_update();
+                if let Stage::Queued(_, admitted, had) = std::mem::replace(&mut self.stage, Stage::Frames) {
+                    let (begins_at, snapshot) = Snapshot::begin(newest, turn, admitted, had);
+                    let place = Place { epoch: sent.epoch, ..begins_at.place };
+                    self.sent = Newest { place, ..begins_at };
+                    self.stage = Stage::Snapshot(snapshot);
+                }
             }
             Stage::Snapshot(snapshot) if snapshot.pages_left || sent.revision >= snapshot.whole_at => {}
             Stage::Snapshot(_) | Stage::Frames => {
@@ -123,13 +171,16 @@ impl<R: Reader> Feed<R> {
     }
 
     /// The next message, if there is one.
-    pub(super) async fn next(&mut self) -> Result<Option<SyncResponse>, Ended> {
+    pub(super) async fn next(&mut self) -> Result<Option<Said>, Ended> {
         let page_is_next = match &mut self.stage {
-            Stage::Queued(_) => return Ok(None),
+            Stage::Queued(..) => return Ok(None),
             Stage::Frames => return self.frames().await,
             Stage::Snapshot(snapshot) => {
                 if clock::now().longest_since(snapshot.begun) > TURN {
                     return Err(Ended::Stalled);
+                }
+                if std::mem::take(&mut snapshot.is_untold) {
+                    return Ok(Some(Said::Message(sync::snapshot_begin(self.sent.place))));
                 }
                 let page_is_next = snapshot.page_is_next && snapshot.pages_left;
                 snapshot.page_is_next = !snapshot.page_is_next;
@@ -139,16 +190,21 @@ impl<R: Reader> Feed<R> {
         if page_is_next { self.page().await } else { self.frames_or_end().await }
     }
 
-    async fn page(&mut self) -> Result<Option<SyncResponse>, Ended> {
+    async fn page(&mut self) -> Result<Option<Said>, Ended> {
         let Stage::Snapshot(snapshot) = &mut self.stage else { return Ok(None) };
-        let page = self.shared.reader.heads_after(snapshot.after, PAGE).await?;
+        // Of another epoch, pages would only be sent to be thrown away.
+        if self.shared.ring.newest().place.epoch != self.sent.place.epoch {
+            return Err(Ended::AnotherEpoch);
+        }
+        let (pages, after, since) = (&snapshot.admitted.pages, snapshot.after, snapshot.since);
+        let page = pages.after(&self.shared.reader, after, since).await?;
         snapshot.whole_at = snapshot.whole_at.max(page.revision);
-        snapshot.pages_left = page.heads.len() == PAGE as usize;
-        snapshot.after = page.heads.last().map(|head| head.key).or(snapshot.after);
-        Ok((!page.heads.is_empty()).then(|| sync::snapshot_chunk(page.heads, page.revision)))
+        snapshot.pages_left = page.next_after.is_some();
+        snapshot.after = page.next_after;
+        Ok(page.encoded.map(Said::Encoded))
     }
 
-    async fn frames_or_end(&mut self) -> Result<Option<SyncResponse>, Ended> {
+    async fn frames_or_end(&mut self) -> Result<Option<Said>, Ended> {
         if let Some(frames) = self.frames().await? {
             return Ok(Some(frames));
         }
@@ -157,36 +213,25 @@ impl<R: Reader> Feed<R> {
             return Ok(None);
         }
         self.stage = Stage::Frames;
-        Ok(Some(sync::snapshot_end(self.sent.place, self.sent.recorded_at)))
+        Ok(Some(Said::Message(sync::snapshot_end(self.sent.place, self.sent.recorded_at))))
     }
 
-    async fn frames(&mut self) -> Result<Option<SyncResponse>, Ended> {
+    async fn frames(&mut self) -> Result<Option<Said>, Ended> {
         let Place { epoch, revision, .. } = self.sent.place;
-        let entries = match self.shared.ring.after(epoch, revision, BATCH) {
-            Following::Entries(entries) => entries,
-            Following::Nothing => return Ok(None),
-            Following::Forgotten => self.read_the_store().await?,
+        let run = match self.shared.ring.after(epoch, revision, BATCH) {
+            Following::Frames(run) => Some(run),
+            Following::Nothing => None,
+            // The session has fallen behind the ring.
+            Following::Forgotten => {
+                let page = self.shared.reader.feed(revision, BATCH.frames as u32).await?;
+                ring::run_of(self.sent.place, &page, BATCH)?
+            }
             Following::AnotherEpoch => return Err(Ended::AnotherEpoch),
         };
-        let Some(last) = entries.last() else { return Ok(None) };
-        self.sent = last.at;
-        Ok(Some(sync::frames(epoch, entries.into_iter().map(|entry| entry.frame).collect())))
-    }
-
-    // The session has fallen behind the ring. What it gets is proved by the chain, as in the ring.
-    async fn read_the_store(&mut self) -> Result<Vec<Entry>, Ended> {
-        let (mut at, mut bytes) = (self.sent.place, 0);
-        let mut entries = Vec::new();
-        for entry in self.shared.reader.feed(at.revision, BATCH.frames as u32).await? {
-            let entry = Entry::following(at, entry)?;
-            bytes += entry.size;
-            if bytes > BATCH.bytes && !entries.is_empty() {
-                break;
-            }
-            at = entry.at.place;
-            entries.push(entry);
-        }
-        Ok(entries)
+        Ok(run.map(|run| {
+            self.sent = run.last();
+            run.said()
+        }))
     }
 }
 
@@ -194,58 +239,27 @@ impl<R: Reader> Feed<R> {
 mod tests {
     use super::*;
     use crate::ring::{Bounds, Ring};
-    use crate::store::{FeedEntry, HeadPage, LedgerEntry, LedgerHead};
+    use crate::store::FeedEntry;
+    use crate::sync::heads_only::HeadsOnly;
+    use crate::sync::snapshots::{SnapshotLimits, Snapshots};
     use consent::pb::sync_response::Message;
     use consent_core::chain::{Chain, Link};
     use consent_core::digest::Digest;
     use consent_core::ledger::HeadRecord;
     use consent_core::words::{IdKey, Timestamp};
-    use tokio::sync::{Semaphore, mpsc};
+    use tokio::sync::mpsc;
 
     const EPOCH: Epoch = Epoch::new([1; 16]);
-
-    /// A store of one head, which is ahead of the ring.
-    #[derive(Clone)]
-    struct Ahead(Revision);
-
-    fn away<T>() -> Result<T, StoreError> {
-        Err(StoreError::Unavailable("not asked in this test".to_owned()))
-    }
-
-    impl Reader for Ahead {
-        async fn head(&self) -> Result<LedgerHead, StoreError> {
-            away()
-        }
-        async fn feed(&self, _: Revision, _: u32) -> Result<Vec<FeedEntry>, StoreError> {
-            away()
-        }
-        async fn proof_at(&self, _: Revision) -> Result<Option<(Chain, Digest)>, StoreError> {
-            away()
-        }
-        async fn heads_after(&self, _: Option<HeadKey>, _: u32) -> Result<HeadPage, StoreError> {
-            let head = HeadRecord { key: HeadKey::Policy, bytes: vec![1] };
-            Ok(HeadPage { revision: self.0, heads: vec![head] })
-        }
-        async fn heads_of(&self, _: &[HeadKey]) -> Result<(LedgerHead, Vec<HeadRecord>), StoreError> {
-            away()
-        }
-        async fn id_of(&self, _: HeadKey) -> Result<Option<String>, StoreError> {
-            away()
-        }
-        async fn ledger(&self, _: Revision, _: u32) -> Result<(LedgerHead, Vec<LedgerEntry>), StoreError> {
-            away()
-        }
-        async fn policy_document(&self) -> Result<Option<(String, Revision, Timestamp)>, StoreError> {
-            away()
-        }
-    }
 
     async fn said<R: Reader>(feed: &mut Feed<R>) -> Message {
         loop {
             feed.ready().await;
-            if let Some(said) = feed.next().await.expect("it goes on") {
-                return said.message.expect("a message");
-            }
+            let said = match feed.next().await.expect("it goes on") {
+                None => continue,
+                Some(Said::Message(said)) => said,
+                Some(Said::Encoded(said)) => said.read().expect("it can be read"),
+            };
+            return said.message.expect("a message");
         }
     }
 
@@ -256,10 +270,13 @@ mod tests {
         let ring = Ring::new(Bounds::default(), Newest { place, recorded_at: Timestamp::from_millis(0) });
         let first = Revision::ZERO.next().expect("a revision");
         let (events, _heard) = mpsc::channel(1);
-        let (reader, id_key) = (Ahead(first), IdKey::new([0; 16]));
-        let snapshots = Arc::new(Semaphore::new(1));
+        // It is ahead of the ring.
+        let (reader, id_key) = (HeadsOnly::new(1, first.get()), IdKey::new([0; 16]));
+        let snapshots = Snapshots::new(SnapshotLimits::default());
         let shared = Arc::new(Shared { reader, ring: ring.clone(), events, id_key, snapshots });
-        let mut feed = Feed::new(&shared, EPOCH, None);
+        let admitted = shared.snapshots.admit().expect("room");
+        let mut feed = Feed::snapshot(&shared, EPOCH, admitted, None);
+        assert!(matches!(said(&mut feed).await, Message::SnapshotBegin(_)));
         assert!(matches!(said(&mut feed).await, Message::SnapshotChunk(_)));
 
         // The page shows revision 1, of which the ring has no frame: there is nothing true to end with.
@@ -268,7 +285,7 @@ mod tests {
         let head = HeadRecord { key: HeadKey::Policy, bytes: vec![1] };
         let (recorded_at, chain) = (Timestamp::from_millis(1), Chain::EMPTY.then(link));
         let entry = FeedEntry { revision: first, recorded_at, link, chain, digest: Digest::EMPTY, head };
-        ring.push(vec![entry]).expect("the next");
+        ring.push(&[entry]).expect("the next");
         assert!(matches!(said(&mut feed).await, Message::Frames(_)));
         let Message::SnapshotEnd(end) = said(&mut feed).await else { panic!("no end") };
         let at = end.at.and_then(|at| at.position).expect("a position");

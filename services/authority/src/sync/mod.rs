@@ -10,15 +10,25 @@
 //!
 //! - `session`: from hello to the end.
 //! - `feed`: snapshot and frames, in order, without a gap.
+//! - `snapshots`: who takes a snapshot, and who waits.
+//! - `pages`: what those share.
 
 mod feed;
+#[cfg(test)]
+mod heads_only;
+mod pages;
 mod session;
+mod snapshots;
+
+pub use snapshots::SnapshotLimits;
+pub(crate) use snapshots::Snapshots;
 
 use crate::grantor::Event;
 use crate::ring::Ring;
 use crate::store::Reader;
-use consent::pb::sync_service_server::SyncService;
-use consent::pb::{SyncRequest, SyncResponse};
+use consent::pb::SyncRequest;
+use consent::said::Said;
+use consent::said::sync_service_server::SyncService;
 use consent::status::status;
 use consent_core::confirm::Stream;
 use consent_core::refusal::Refusal;
@@ -36,6 +46,8 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) const REQUEST_LEN_MAX: usize = 64 * 1024;
 /// When a sidecar that was turned away should come again.
 pub(crate) const RETRY_AFTER: Span = Span::from_millis(250);
+/// When one that needs a snapshot should, if too many wait for theirs.
+const RETRY_SNAPSHOT_AFTER: Span = Span::from_millis(2_000);
 /// Messages made but not taken yet by the connection, per session.
 const SAID_MAX: usize = 2;
 
@@ -59,7 +71,7 @@ pub(crate) struct Shared<R: Reader> {
     /// What ids are hashed under.
     pub(crate) id_key: IdKey,
     /// Turns at a snapshot.
-    pub(crate) snapshots: Arc<Semaphore>,
+    pub(crate) snapshots: Snapshots,
 }
 
 impl<R: Reader> Sync<R> {
@@ -82,7 +94,7 @@ impl<R: Reader> Sync<R> {
 
 #[tonic::async_trait]
 impl<R: Reader> SyncService for Sync<R> {
-    type SyncStream = ReceiverStream<Result<SyncResponse, Status>>;
+    type SyncStream = ReceiverStream<Result<Said, Status>>;
 
     async fn sync(
         &self,

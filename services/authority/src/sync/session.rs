@@ -3,18 +3,24 @@
 //! Two loops in one task. One hears the sidecar and tells the grantor, in order. The other does what the grantor
 //! orders and sends what the feed has, one message at a time. Either ends both. The grantor knows a session until
 //! it is told that the stream is over; what it promised to the sidecar it keeps beyond that (R7).
+//!
+//! Of a snapshot that a sidecar has not finished the grantor hears nothing: it is no place (R13), and whether the rest
+//! of it can be sent is for the session to find out, when the grantor's welcome says that it needs a snapshot.
 
-use super::Shared;
-use super::feed::{Ended, Feed};
+use super::feed::{Ended, Feed, Had};
+use super::snapshots::Admitted;
+use super::{RETRY_SNAPSHOT_AFTER, Shared};
 use crate::grantor::{Event, Link, Order};
+use crate::ring::Newest;
 use crate::store::{Reader, StoreError};
-use consent::convert::sync;
-use consent::pb::{SyncRequest, SyncResponse};
+use consent::convert::sync::{self, Unfinished};
+use consent::pb::SyncRequest;
+use consent::said::Said;
 use consent::status::status;
 use consent_core::chain::Chain;
-use consent_core::confirm::{Place, Seal, Stream, ToAuthority, ToSidecar};
+use consent_core::confirm::{Place, Seal, Start, Stream, ToAuthority, ToSidecar};
 use consent_core::refusal::Refusal;
-use consent_core::words::{Incarnation, Revision};
+use consent_core::words::{Epoch, Incarnation, Revision};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -35,15 +41,21 @@ const LOOK_UPS_MAX: usize = 8;
 pub(super) struct Session<R: Reader> {
     shared: Arc<Shared<R>>,
     stream: Stream,
-    said: mpsc::Sender<Result<SyncResponse, Status>>,
+    said: mpsc::Sender<Result<Said, Status>>,
     end: CancellationToken,
+}
+
+/// What a sidecar has, by its hello.
+struct Has {
+    place: Option<Place>,
+    unfinished: Option<Unfinished>,
 }
 
 impl<R: Reader> Session<R> {
     pub(super) fn new(
         shared: Arc<Shared<R>>,
         stream: Stream,
-        said: mpsc::Sender<Result<SyncResponse, Status>>,
+        said: mpsc::Sender<Result<Said, Status>>,
         end: CancellationToken,
     ) -> Session<R> {
         Session { shared, stream, said, end }
@@ -54,9 +66,9 @@ impl<R: Reader> Session<R> {
             () = self.end.cancelled() => return,
             hello = tokio::time::timeout(HELLO_WITHIN, self.hear_hello(&mut inbound)) => hello,
         };
-        let (hello, sidecar, place) = match hello {
-            Ok(Ok(Some(hello @ ToAuthority::Hello { incarnation, place, .. }))) => {
-                (hello, incarnation, place)
+        let (hello, sidecar, had) = match hello {
+            Ok(Ok(Some((hello @ ToAuthority::Hello { incarnation, place, .. }, unfinished)))) => {
+                (hello, incarnation, Has { place, unfinished })
             }
             Ok(Ok(Some(_))) => return self.part(no_hello("must be a hello, as the first of a stream")),
             Ok(Err(refusal)) => return self.part(refusal),
@@ -68,7 +80,7 @@ impl<R: Reader> Session<R> {
         self.tell(Event::Opened { stream: self.stream, link }).await;
         self.tell(Event::Said { stream: self.stream, message: hello }).await;
         tracing::info!(%sidecar, "session opened");
-        let (heard, ended) = tokio::join!(self.listen(&mut inbound), self.speak(received, place));
+        let (heard, ended) = tokio::join!(self.listen(&mut inbound), self.speak(received, had));
         self.log_end(sidecar, ended);
         if let Err(refusal) = heard {
             self.part(refusal);
@@ -77,9 +89,12 @@ impl<R: Reader> Session<R> {
 
     // R13: only a place that the sidecar remembers, or that is sealed, may be one that the ledger has lost. One from
     // a copy that somebody else has written counts for nothing, and the sidecar gets a snapshot.
-    async fn hear_hello(&self, inbound: &mut Streaming<SyncRequest>) -> Result<Option<ToAuthority>, Refusal> {
+    async fn hear_hello(
+        &self,
+        inbound: &mut Streaming<SyncRequest>,
+    ) -> Result<Option<(ToAuthority, Option<Unfinished>)>, Refusal> {
         let Ok(Some(request)) = inbound.message().await else { return Ok(None) };
-        let seal = sync::seal(&request)?;
+        let (seal, unfinished) = (sync::seal(&request)?, sync::unfinished(&request)?);
         let mut said = sync::to_authority(request)?;
         if let (ToAuthority::Hello { place, incarnation, .. }, Some(seal)) = (&mut said, seal) {
             let named = place.take();
@@ -88,7 +103,7 @@ impl<R: Reader> Session<R> {
                 tracing::warn!(sidecar = %incarnation, "a hello names a place under a wrong seal");
             }
         }
-        Ok(Some(said))
+        Ok(Some((said, unfinished)))
     }
 
     // Hears the sidecar until its stream, or the session, is over.
@@ -108,10 +123,10 @@ impl<R: Reader> Session<R> {
     }
 
     // Says what there is to say until the session is over.
-    async fn speak(&self, mut orders: mpsc::Receiver<Order>, hello: Option<Place>) -> Option<Ended> {
+    async fn speak(&self, mut orders: mpsc::Receiver<Order>, has: Has) -> Option<Ended> {
         let _guard = self.end.clone().drop_guard();
         let mut feed: Option<Feed<R>> = None;
-        let mut epoch = None;
+        let mut welcomed = None;
         loop {
             let said = tokio::select! {
                 () = self.end.cancelled() => return None,
@@ -122,23 +137,32 @@ impl<R: Reader> Session<R> {
                         None
                     }
                     Some(Order::Feed(after)) => {
-                        // The grantor welcomes before it feeds, and feeds on from the hello's own place.
-                        let from = hello.filter(|place| Some(place.revision) == after);
-                        if let (Some(place), None) = (hello, from) {
-                            tracing::warn!(
-                                epoch = %place.epoch, revision = %place.revision,
-                                "a sidecar comes from another history: it takes a snapshot"
-                            );
-                        }
-                        feed = epoch.map(|epoch| Feed::new(&self.shared, epoch, from));
+                        // The grantor welcomes before it feeds.
+                        feed = welcomed.take().and_then(|(epoch, admitted)| {
+                            self.feed(epoch, has.place.filter(|place| Some(place.revision) == after), admitted)
+                        });
                         None
                     }
-                    Some(Order::Send(message)) => {
-                        if let ToSidecar::Welcome { epoch: welcomed, .. } = &message {
-                            epoch = Some(*welcomed);
-                        }
-                        self.word(message)
+                    Some(Order::Send(ToSidecar::Welcome { grantor, epoch, terms, start })) => {
+                        let (start, admitted) = match start {
+                            Start::Continue => (start, None),
+                            Start::Snapshot | Start::RestOfSnapshot => match self.admit(epoch, &has).await {
+                                None => {
+                                    self.part(Refusal::Overloaded { retry_after: RETRY_SNAPSHOT_AFTER });
+                                    return None;
+                                }
+                                Some((admitted, had)) => {
+                                    let rest = had.map_or(Start::Snapshot, |_| Start::RestOfSnapshot);
+                                    (rest, Some((admitted, had)))
+                                }
+                            },
+                        };
+                        welcomed = Some((epoch, admitted));
+                        let (id_key, revision) = (&self.shared.id_key, self.shared.ring.newest().place.revision);
+                        let welcome = sync::welcome(grantor, epoch, start, &terms, id_key, revision);
+                        Some(Ok(Said::Message(welcome)))
                     }
+                    Some(Order::Send(message)) => word(message),
                 },
                 () = ready(&mut feed), if feed.is_some() => match next(&mut feed).await {
                     Ok(said) => said.map(Ok),
@@ -158,18 +182,59 @@ impl<R: Reader> Session<R> {
         }
     }
 
-    fn word(&self, message: ToSidecar) -> Option<Result<SyncResponse, Status>> {
-        match message {
-            ToSidecar::Welcome { grantor, epoch, terms, start } => {
-                let revision = self.shared.ring.newest().place.revision;
-                Some(Ok(sync::welcome(grantor, epoch, start, &terms, &self.shared.id_key, revision)))
-            }
-            ToSidecar::Unwelcome(why) => Some(Err(sync::unwelcome(why))),
-            ToSidecar::Grant { nonce, place } => Some(Ok(sync::grant(nonce, place))),
-            ToSidecar::Draining => Some(Ok(sync::draining())),
-            // Frames are the feed's: the grantor sends none.
-            ToSidecar::Frame(_) => None,
+    // The grantor feeds on from the hello's own place, or not from it.
+    fn feed(
+        &self,
+        epoch: Epoch,
+        from: Option<Place>,
+        admitted: Option<(Admitted, Option<Had>)>,
+    ) -> Option<Feed<R>> {
+        match (from, admitted) {
+            (Some(place), _) => Some(Feed::frames_after(&self.shared, epoch, place)),
+            (None, Some((admitted, had))) => Some(Feed::snapshot(&self.shared, epoch, admitted, had)),
+            (None, None) => None,
         }
+    }
+
+    // A place among those who take a snapshot or wait for one, and what the sidecar has of one; none if there is no room.
+    async fn admit(&self, epoch: Epoch, has: &Has) -> Option<(Admitted, Option<Had>)> {
+        let admitted = self.shared.snapshots.admit()?;
+        if let Some(Place { epoch, revision, .. }) = has.place {
+            tracing::warn!(%epoch, %revision, "a sidecar comes from another history: it takes a snapshot");
+            return Some((admitted, None));
+        }
+        let Some(unfinished) = &has.unfinished else { return Some((admitted, None)) };
+        let had = self.find(epoch, unfinished).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "an unfinished snapshot could not be checked");
+            None
+        });
+        if had.is_none() {
+            tracing::info!(revision = %unfinished.reached.revision, "an unfinished snapshot is of no use here");
+        }
+        Some((admitted, had))
+    }
+
+    // Whether what a sidecar has of a snapshot was begun in this ledger, and with its secret. The digest at the end has
+    // the last word, whatever is found here.
+    async fn find(&self, epoch: Epoch, unfinished: &Unfinished) -> Result<Option<Had>, StoreError> {
+        let Unfinished { reached, last, newest_chunk, seal } = *unfinished;
+        let reader = &self.shared.reader;
+        if reached.epoch != epoch || Seal::of(&self.shared.id_key, &reached) != seal {
+            return Ok(None);
+        }
+        let head = reader.head().await?;
+        if head.epoch != epoch || newest_chunk.max(reached.revision) > head.revision {
+            return Ok(None);
+        }
+        let Some(before) = reached.revision.get().checked_sub(1).and_then(Revision::new) else {
+            return Ok(None);
+        };
+        let found = reader.feed(before, 1).await?.into_iter().next();
+        let same = found.filter(|entry| (entry.chain, entry.digest) == (reached.chain, reached.digest));
+        Ok(same.map(|entry| {
+            let reached = Newest { place: reached, recorded_at: entry.recorded_at };
+            Had { reached, last, newest_page: newest_chunk }
+        }))
     }
 
     // R13: head and chain as of one state of the primary. They are two reads, so they are taken only if both say
@@ -225,6 +290,17 @@ impl<R: Reader> Session<R> {
     }
 }
 
+fn word(message: ToSidecar) -> Option<Result<Said, Status>> {
+    let said = |response| Some(Ok(Said::Message(response)));
+    match message {
+        ToSidecar::Unwelcome(why) => Some(Err(sync::unwelcome(why))),
+        ToSidecar::Grant { nonce, place } => said(sync::grant(nonce, place)),
+        ToSidecar::Draining => said(sync::draining()),
+        // A welcome is worded with what follows it, and frames are the feed's: the grantor sends none.
+        ToSidecar::Welcome { .. } | ToSidecar::Frame(_) => None,
+    }
+}
+
 async fn hear(inbound: &mut Streaming<SyncRequest>) -> Result<Option<ToAuthority>, Refusal> {
     match inbound.message().await {
         Ok(message) => message.map(sync::to_authority).transpose(),
@@ -239,7 +315,7 @@ async fn ready<R: Reader>(feed: &mut Option<Feed<R>>) {
     }
 }
 
-async fn next<R: Reader>(feed: &mut Option<Feed<R>>) -> Result<Option<SyncResponse>, Ended> {
+async fn next<R: Reader>(feed: &mut Option<Feed<R>>) -> Result<Option<Said>, Ended> {
     match feed {
         Some(feed) => feed.next().await,
         None => Ok(None),

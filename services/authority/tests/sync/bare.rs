@@ -1,11 +1,11 @@
 //! A sidecar reduced to its mouth and ears, and a table that believes nothing without proof.
 
 use consent::clock;
-use consent::convert::sync::{FromAuthority, from_authority, sync_request};
+use consent::convert::sync::{FromAuthority, Unfinished, from_authority, sync_request};
 use consent::pb::sync_service_client::SyncServiceClient;
 use consent::pb::{SyncRequest, SyncResponse};
 use consent_authority::Authority;
-use consent_core::confirm::{Place, Start, ToAuthority, ToSidecar};
+use consent_core::confirm::{Place, Seal, Start, ToAuthority, ToSidecar};
 use consent_core::digest::{Digest, DigestKey};
 use consent_core::head::{Head, HeadKey};
 use consent_core::ledger::HeadRecord;
@@ -25,6 +25,17 @@ pub(crate) struct Bare {
     pub(crate) table: Table,
     /// The secret of the welcome.
     pub(crate) id_key: Option<IdKey>,
+    /// What has come of a snapshot.
+    pub(crate) part: Part,
+}
+
+/// What has come of a snapshot so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Part {
+    reached: Option<Place>,
+    newest_chunk: Option<Revision>,
+    /// The keys of its pages, as they came.
+    pub(crate) keys: Vec<HeadKey>,
 }
 
 /// A grant, and when the keepalive that it answers was sent: from there its lease counts.
@@ -47,7 +58,7 @@ impl Bare {
         let (say, said) = mpsc::channel(64);
         say.send(first).await.expect("room");
         let inbound = client.sync(ReceiverStream::new(said)).await?.into_inner();
-        Ok(Bare { say, inbound, table: Table::default(), id_key: None })
+        Ok(Bare { say, inbound, table: Table::default(), id_key: None, part: Part::default() })
     }
 
     /// A new run of a sidecar that has a table of this place, or none.
@@ -89,17 +100,40 @@ impl Bare {
 
     /// Takes a snapshot with the frames between its pages. Gives the number of its pages.
     pub(crate) async fn snapshot(&mut self) -> usize {
+        self.pages(usize::MAX).await
+    }
+
+    /// The same, or as many pages of it. Fewer: it was whole.
+    pub(crate) async fn pages(&mut self, wanted: usize) -> usize {
         let mut pages = 0;
-        loop {
+        while pages < wanted {
             match self.next().await {
-                FromAuthority::SnapshotChunk { heads, .. } => {
+                FromAuthority::SnapshotBegin(place) => {
+                    assert!(self.part.reached.replace(place).is_none(), "it begins once");
+                }
+                FromAuthority::SnapshotChunk { heads, revision } => {
                     pages += 1;
-                    heads.into_iter().for_each(|head| self.table.put(head));
+                    self.part.newest_chunk = self.part.newest_chunk.max(Some(revision));
+                    for head in heads {
+                        self.part.keys.push(head.key);
+                        self.table.put(head);
+                    }
                 }
                 FromAuthority::Frames(changes) => {
-                    changes.into_iter().for_each(|change| self.table.put(change.head));
+                    for change in changes {
+                        let reached = self.part.reached.expect("a place where it begins");
+                        assert!(change.frame.revision.follows(reached.revision), "no gap, and none twice");
+                        assert_eq!(change.frame.chain, reached.chain.then(change.frame.link));
+                        self.part.reached = Some(change.frame.place());
+                        self.table.put(change.head);
+                    }
                 }
                 FromAuthority::SnapshotEnd { place, .. } => {
+                    assert_eq!(self.part.reached, Some(place), "it ends where its frames lead");
+                    assert!(
+                        self.part.newest_chunk <= Some(place.revision),
+                        "it ends at its newest page or later"
+                    );
                     assert_eq!(self.table.digest, place.digest, "the snapshot is whole");
                     self.table.place = Some(place);
                     return pages;
@@ -109,6 +143,18 @@ impl Bare {
                     panic!("not in a snapshot: {said:?}")
                 }
             }
+        }
+        pages
+    }
+
+    /// What a hello names of a snapshot that was not finished.
+    pub(crate) fn unfinished(&self) -> Unfinished {
+        let reached = self.part.reached.expect("it has begun");
+        Unfinished {
+            reached,
+            last: *self.part.keys.last().expect("a page"),
+            newest_chunk: self.part.newest_chunk.expect("a page"),
+            seal: Seal::of(&self.id_key.expect("a welcome"), &reached),
         }
     }
 

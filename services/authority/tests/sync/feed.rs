@@ -12,7 +12,7 @@ fn at(number: u64) -> Revision {
 }
 
 // Enough writers at once that the lane batches them.
-async fn put_accounts(caller: &Caller, numbers: std::ops::Range<u64>) {
+pub(crate) async fn put_accounts(caller: &Caller, numbers: std::ops::Range<u64>) {
     let mut writers = JoinSet::new();
     for number in numbers {
         if writers.len() == 128 {

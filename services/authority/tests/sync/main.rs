@@ -14,4 +14,5 @@ mod ledger;
 mod postgres;
 mod promises;
 mod replicas;
+mod snapshots;
 mod welcome;
