@@ -10,6 +10,7 @@
 //! - [`files`]: how many files a server may have open.
 //! - [`incoming`]: which connections a server takes.
 //! - [`logs`]: where the log of both servers goes.
+//! - [`metrics`]: what both servers tell Prometheus, and the port for it.
 //! - [`said`]: what an authority says to its sidecars, encoded once for all of them.
 //! - [`serve`]: how both servers listen: limits, health, reflection.
 //! - [`socket`]: Unix sockets, and the directories that they may be in.
@@ -22,6 +23,7 @@ pub mod deadline;
 pub mod files;
 pub mod incoming;
 pub mod logs;
+pub mod metrics;
 pub mod said;
 pub mod serve;
 pub mod socket;

@@ -53,6 +53,21 @@ pub enum Said {
     Encoded(Encoded),
 }
 
+impl Said {
+    /// Its bytes on the wire.
+    pub fn len(&self) -> usize {
+        match self {
+            Said::Message(message) => message.encoded_len(),
+            Said::Encoded(encoded) => encoded.len(),
+        }
+    }
+
+    /// Never: a response has at least its kind.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A response that was encoded before, in parts that others share.
 #[derive(Debug, Clone)]
 pub struct Encoded {

@@ -26,6 +26,11 @@ pub(crate) struct Args {
     replica: String,
     #[command(flatten)]
     terms: TermsArgs,
+    /// Show Prometheus metrics at http://ADDRESS/metrics: a loopback address; port 0 takes a free one. Without it
+    /// they are not shown
+    #[arg(long, value_name = "ADDRESS", env = "CONSENT_METRICS")]
+    #[arg(value_parser = values::loopback)]
+    metrics: Option<SocketAddr>,
     /// How much to log to stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "CONSENT_LOG_LEVEL")]
     log_level: Level,
@@ -69,9 +74,9 @@ impl TermsArgs {
 
 /// Runs it.
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
-    let Args { listen, store, replica, terms, log_level } = args;
+    let Args { listen, store, replica, terms, metrics, log_level } = args;
     logs::start(log_level);
-    let config = Config { listen, replica, store, terms: terms.check()? };
+    let config = Config { listen, replica, store, terms: terms.check()?, metrics };
     let mut signals = Signals::catch()?;
     let mut authority = consent_authority::start(config).await.map_err(|e| Failure::cannot_start(&e))?;
     let ended = tokio::select! {

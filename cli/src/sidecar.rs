@@ -37,6 +37,11 @@ pub(crate) struct Args {
     /// redis://127.0.0.1:PORT. Without it the sidecar works from memory alone
     #[arg(long, value_name = "URL", env = "CONSENT_REDIS", hide_env_values = true)]
     redis: Option<RedisUrl>,
+    /// Show Prometheus metrics at http://ADDRESS/metrics: a loopback address; port 0 takes a free one. Without it
+    /// they are not shown
+    #[arg(long, value_name = "ADDRESS", env = "CONSENT_METRICS")]
+    #[arg(value_parser = values::loopback)]
+    metrics: Option<SocketAddr>,
     /// How much to log to stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "CONSENT_LOG_LEVEL")]
     log_level: Level,
@@ -67,14 +72,14 @@ impl RedisUrl {
 
 /// Runs it.
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
-    let Args { authority, listen, socket, socket_uids, cores, redis, log_level } = args;
+    let Args { authority, listen, socket, socket_uids, cores, redis, metrics, log_level } = args;
     let redis = redis.as_ref().map(RedisUrl::read).transpose()?;
     logs::start(log_level);
     let mut signals = Signals::catch()?;
     let peers = socket_uids.map_or(Peers::Group, |uids| Peers::Users(uids.into_iter().collect()));
     let socket = socket.map(|path| Socket { path, peers });
     let default = Config::new(authority, listen);
-    let config = Config { socket, cores: cores.unwrap_or(default.cores), redis, ..default };
+    let config = Config { socket, cores: cores.unwrap_or(default.cores), redis, metrics, ..default };
     let mut sidecar = consent_sidecar::start(config).await.map_err(|e| Failure::cannot_start(&e))?;
     let ended = tokio::select! {
         () = signals.next() => Ok(Exit::Done),

@@ -4,6 +4,7 @@
 //! ALLOW only if the clocks, read again, say that it is still valid. It allocates nothing, logs nothing and waits
 //! for nothing; whoever must wait (`min_position`) does so before.
 
+use crate::metrics::Wait;
 use crate::node::Node;
 use crate::table::{State, Unread, View};
 use consent::convert::decision::{Asked, asked, asked_all, min_position, response, responses};
@@ -156,7 +157,9 @@ impl Decisions {
         asked: &[Asked<'_>],
         answers: &mut [Decision],
     ) -> Basis {
-        decide(&*self.node, floor, asked, answers)
+        let basis = decide(&*self.node, floor, asked, answers);
+        self.node.counters.count(answers);
+        basis
     }
 
     /// Waits until the table may have reached `floor`, within the deadline. A floor of another epoch is waited for
@@ -164,15 +167,20 @@ impl Decisions {
     /// answer will be STALE.
     async fn wait_for(&self, floor: Option<Position>, deadline: Deadline) {
         let Some(floor) = floor else { return };
-        let Ok(_place) = self.node.waiting.try_acquire() else { return };
+        let waits = &self.node.noted.waits;
+        let Ok(_place) = self.node.waiting.try_acquire() else {
+            waits.of(Wait::Full).inc();
+            return;
+        };
         let mut position = self.node.table.watch();
         let there = |position: &Option<Position>| position.is_some_and(|here| reached(here, Some(floor)));
         // Reached or not, the answer is decided from what the table then is.
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = self.node.leaving.cancelled() => (),
-            _ = deadline.within(position.wait_for(there)) => (),
-        }
+            () = self.node.leaving.cancelled() => Wait::Stopping,
+            met = deadline.within(position.wait_for(there)) => met.map_or(Wait::Late, |_| Wait::Met),
+        };
+        waits.of(ended).inc();
     }
 }
 

@@ -12,11 +12,14 @@
 //! - `serve`: on loopback TCP and on a Unix socket, by threads of its own.
 //! - `embedded`: the same decision for the process that the sidecar is in.
 //! - `thread`: the threads, whose ends are noticed.
+//! - `metrics`, `counters`: what is counted, and shown on a port of its own.
 
+mod counters;
 mod decision;
 mod durable;
 mod embedded;
 mod health;
+mod metrics;
 mod node;
 mod serve;
 mod status;
@@ -29,7 +32,10 @@ pub use embedded::{Answer, Answers};
 pub use serve::Peers;
 
 use consent::VERSION;
+use consent::metrics::Port;
 use consent_core::words::Incarnation;
+use durable::Durable;
+use metrics::SidecarPage;
 use node::Node;
 use serve::{CONNECTIONS_MAX, Served};
 use std::io;
@@ -41,7 +47,7 @@ use std::time::Duration;
 use sync::{Authority, Driver};
 use thiserror::Error;
 use thread::Ended;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a stop may take to give the lease back: far longer than any hold. An authority waits for the end of a lease
 /// that is not given back.
@@ -60,6 +66,8 @@ pub struct Config {
     pub cores: NonZeroUsize,
     /// The node's Redis, for a durable copy of the table; `None`: from memory alone.
     pub redis: Option<RedisAddress>,
+    /// Where to show metrics: loopback only. Port 0 takes any free one; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A Unix socket to answer on.
@@ -76,7 +84,7 @@ impl Config {
     /// A sidecar that syncs from these authorities and answers on TCP alone, from memory alone.
     pub fn new(authorities: Vec<String>, listen: SocketAddr) -> Config {
         let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Config { authorities, listen, socket: None, cores: share(available), redis: None }
+        Config { authorities, listen, socket: None, cores: share(available), redis: None, metrics: None }
     }
 }
 
@@ -127,6 +135,7 @@ pub enum StartError {
 pub struct Sidecar {
     node: Arc<Node>,
     served: Served,
+    metrics: Option<SocketAddr>,
     leave: DropGuard,
     /// The end of the sync thread, by itself or because it was told to.
     synced: Ended,
@@ -145,10 +154,12 @@ pub async fn start(config: Config) -> Result<Sidecar, StartError> {
     getrandom::fill(&mut incarnation).map_err(|error| io::Error::other(error.to_string()))?;
     let node = Arc::new(Node::new(Incarnation::new(incarnation)));
 
+    let port = config.metrics.map(bind_metrics).transpose()?;
+    let metrics = port.as_ref().map(Port::address);
     let served = serve::start(&node, &config, CONNECTIONS_MAX).await?;
     let leave = node.leaving.clone().drop_guard();
     let redis = config.redis.as_ref().map(ToString::to_string);
-    let synced = start_sync(Arc::clone(&node), authorities, config.redis)?;
+    let synced = start_sync(Arc::clone(&node), authorities, config.redis, port)?;
     tracing::info!(
         address = %served.address(),
         socket = served.socket().map(|path| path.display().to_string()),
@@ -156,20 +167,34 @@ pub async fn start(config: Config) -> Result<Sidecar, StartError> {
         version = VERSION,
         authorities = config.authorities.join(","),
         redis,
+        metrics = metrics.map(tracing::field::display),
         "listening"
     );
-    Ok(Sidecar { node, served, leave, synced })
+    Ok(Sidecar { node, served, metrics, leave, synced })
 }
 
-/// Applying a snapshot must not delay an answer: sync has a thread and a runtime of its own, and Redis with it.
+fn bind_metrics(address: SocketAddr) -> Result<Port, StartError> {
+    if !address.ip().is_loopback() {
+        return Err(StartError::NotLoopback(address));
+    }
+    Port::bind(address).map_err(|source| StartError::Listen { at: address.to_string(), source })
+}
+
+/// Applying a snapshot must not delay an answer: sync has a thread and a runtime of its own, and Redis and metrics
+/// with it.
 fn start_sync(
     node: Arc<Node>,
     authorities: Vec<Authority>,
     redis: Option<RedisAddress>,
+    metrics: Option<Port>,
 ) -> io::Result<Ended> {
     thread::start("consent-sync".to_owned(), move || async move {
         let _stands_down = StandsDown(Arc::clone(&node));
         let (durable, writer) = redis.map(|address| durable::open(address, Arc::clone(&node))).unzip();
+        if let Some(port) = metrics {
+            let page = SidecarPage::new(Arc::clone(&node), durable.as_ref().map(Durable::waiting));
+            tokio::spawn(show(port, page));
+        }
         let leave = node.leaving.clone();
         let drive = Driver::new(node, authorities, durable).run(leave);
         match writer {
@@ -193,6 +218,13 @@ impl Drop for StandsDown {
     }
 }
 
+/// Shows the page for as long as the runtime lasts. A sidecar without it answers all the same.
+async fn show(port: Port, page: SidecarPage) {
+    if let Err(error) = port.serve(page, CancellationToken::new()).await {
+        tracing::error!(%error, "metrics are not shown any more");
+    }
+}
+
 impl Sidecar {
     /// Where it answers on TCP.
     pub fn address(&self) -> SocketAddr {
@@ -202,6 +234,11 @@ impl Sidecar {
     /// Answers in this process, without a socket.
     pub fn answers(&self) -> Answers {
         Answers::new(Arc::clone(&self.node))
+    }
+
+    /// Where it shows its metrics, if anywhere.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Resolves if a part of the sidecar ends by itself. It denies then, or will when its lease is over; end the

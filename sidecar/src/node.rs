@@ -3,6 +3,8 @@
 //! The sync thread alone writes. Serving threads read the lease first and the table second (R10), and nothing here
 //! says ALLOW: a state that was LIVE is worth nothing without a lease that is not over at the moment of asking.
 
+use crate::counters::Counters;
+use crate::metrics::Noted;
 use crate::table::Table;
 use arc_swap::ArcSwapOption;
 use consent_core::confirm::Lease;
@@ -74,6 +76,8 @@ pub(crate) struct Node {
     /// Cancelled when the sidecar begins to stop (R12), or can go on no longer: no probe finds it ready from then on,
     /// no call waits, and every stream ends with `Refusal::NotServing`.
     pub(crate) leaving: CancellationToken,
+    pub(crate) counters: Counters,
+    pub(crate) noted: Noted,
     lease: ArcSwapOption<Lease>,
 }
 
@@ -85,6 +89,8 @@ impl Node {
             standing: watch::Sender::new(Standing::new(State::Cold, None, None, "")),
             waiting: Semaphore::new(WAITING_MAX),
             leaving: CancellationToken::new(),
+            counters: Counters::new(),
+            noted: Noted::new(),
             lease: ArcSwapOption::empty(),
         }
     }
@@ -104,6 +110,18 @@ impl Node {
         let lease = self.lease().filter(|lease| lease.left(now) > Span::ZERO)?;
         let view = self.table.read();
         view.state().is_some_and(|state| state.position().epoch == lease.epoch).then_some(lease)
+    }
+
+    /// Where it stands now, and its valid lease: whatever the sync thread last said, without one it is not LIVE.
+    pub(crate) fn standing_at(&self, now: Moment) -> (Standing, Option<Lease>) {
+        let lease = self.valid_lease(now);
+        let standing = self.standing.borrow().clone();
+        let (state, why) = match (standing.state, lease) {
+            (_, Some(_)) => (State::Live, String::new()),
+            (State::Live, None) => (State::Lapsed, "its lease is over".to_owned()),
+            (state, None) => (state, standing.why),
+        };
+        (Standing { state, why, ..standing }, lease)
     }
 }
 

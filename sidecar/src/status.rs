@@ -1,6 +1,6 @@
 //! `SidecarService.GetStatus`: what a sidecar says about itself.
 //!
-//! The lease is read at the moment of asking: whatever the sync thread last said, without a lease it is not LIVE.
+//! The lease is read at the moment of asking.
 
 use crate::node::{Node, Standing};
 use consent::convert::to_duration;
@@ -29,13 +29,7 @@ impl SidecarService for StatusPage {
         _request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
         let now = clock::now();
-        let lease = self.node.valid_lease(now);
-        let Standing { state, why, authority } = self.node.standing.borrow().clone();
-        let (state, why) = match (state, lease) {
-            (_, Some(_)) => (State::Live, String::new()),
-            (State::Live, None) => (State::Lapsed, "its lease is over".to_owned()),
-            (state, None) => (state, why),
-        };
+        let (Standing { state, why, authority }, lease) = self.node.standing_at(now);
         let view = self.node.table.read();
         Ok(Response::new(GetStatusResponse {
             state: to_state(state).into(),

@@ -4,6 +4,7 @@
 //! - [`statuses`]: every refusal has its status, every ErrorReason its refusal, and both are as `proto/` says.
 //! - [`reflection`]: each server lists what it serves, and serves what it lists.
 //! - [`bad_input`]: what no caller should send, sent to real servers over a real socket.
+//! - [`metrics`]: what both servers show of themselves is what `METRICS.md` lists.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 
 mod bad_input;
 mod descriptor;
+mod metrics;
 mod raw;
 mod reflection;
 mod servers;

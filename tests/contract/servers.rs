@@ -9,6 +9,7 @@ use consent::pb::{
 use consent_authority::{Authority, StoreConfig};
 use consent_core::confirm::Terms;
 use consent_sidecar::Sidecar;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -19,6 +20,8 @@ pub(crate) struct Servers {
     pub(crate) authority: Channel,
     /// To the sidecar, which is LIVE.
     pub(crate) sidecar: Channel,
+    /// Where the authority and the sidecar show their metrics.
+    pub(crate) metrics: (SocketAddr, SocketAddr),
     _servers: (Authority, Sidecar),
     _home: TempDir,
 }
@@ -49,6 +52,7 @@ impl Servers {
             replica: "contract".to_owned(),
             store,
             terms: Terms::default(),
+            metrics: Some(anywhere),
         };
         let authority = consent_authority::start(config).await.expect("an authority");
         let to_authority = connect(&authority.address().to_string()).await;
@@ -66,7 +70,10 @@ impl Servers {
         };
         ConsentServiceClient::new(to_authority.clone()).set_consent(opt_out).await.expect("an opt-out");
         let upstream = format!("http://{}", authority.address());
-        let config = consent_sidecar::Config::new(vec![upstream], anywhere);
+        let config = consent_sidecar::Config {
+            metrics: Some(anywhere),
+            ..consent_sidecar::Config::new(vec![upstream], anywhere)
+        };
         let sidecar = consent_sidecar::start(config).await.expect("a sidecar");
         let to_sidecar = connect(&sidecar.address().to_string()).await;
         let mut status = SidecarServiceClient::new(to_sidecar.clone());
@@ -75,7 +82,14 @@ impl Servers {
         {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Servers { authority: to_authority, sidecar: to_sidecar, _servers: (authority, sidecar), _home: home }
+        let metrics = (authority.metrics().expect("a port"), sidecar.metrics().expect("a port"));
+        Servers {
+            authority: to_authority,
+            sidecar: to_sidecar,
+            metrics,
+            _servers: (authority, sidecar),
+            _home: home,
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use std::path::Path;
 pub(super) struct Banner<'a> {
     pub(super) authority: String,
     pub(super) sidecar: String,
+    /// The authority's and the sidecar's.
+    pub(super) metrics: [Option<String>; 2],
     pub(super) data: &'a Path,
     pub(super) kept: bool,
     pub(super) policy: GetPolicyResponse,
@@ -19,7 +21,7 @@ pub(super) struct Banner<'a> {
 
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Banner { authority, sidecar, data, kept, policy, ready_at } = self;
+        let Banner { authority, sidecar, metrics, data, kept, policy, ready_at } = self;
         let fate = if *kept { "kept" } else { "lost on exit; --data-dir DIRECTORY keeps it" };
         writeln!(
             f,
@@ -28,6 +30,10 @@ impl fmt::Display for Banner<'_> {
         )?;
         writeln!(f, "  authority  {authority}  takes writes; health and reflection")?;
         writeln!(f, "  sidecar    {sidecar}  answers; health and reflection")?;
+        for (i, metrics) in metrics.iter().flatten().enumerate() {
+            let label = if i == 0 { "metrics" } else { "" };
+            writeln!(f, "  {label:<9}  {metrics}{}", consent::metrics::PATH)?;
+        }
         writeln!(f, "  data       {}  ({fate})", data.display())?;
         writeln!(f, "  policy     {} version {}", policy.name, policy.version)?;
         if policy.toml.contains("guard = \"0s\"") {
@@ -80,6 +86,7 @@ mod tests {
         Banner {
             authority: authority.to_owned(),
             sidecar: sidecar.to_owned(),
+            metrics: ["http://127.0.0.1:7403", "http://127.0.0.1:7404"].map(|url| Some(url.to_owned())),
             data: Path::new("/data"),
             kept,
             policy: GetPolicyResponse {
@@ -98,6 +105,7 @@ mod tests {
         let default = banner(connect::AUTHORITY, connect::SIDECAR, false);
         assert!(default.contains(" check ada\n") && !default.contains("--endpoint"));
         assert!(default.contains("lost on exit"));
+        assert!(default.contains("http://127.0.0.1:7404/metrics\n"));
         let other = banner("http://127.0.0.1:9001", "http://127.0.0.1:9002", true);
         assert!(other.contains(" check ada --endpoint http://127.0.0.1:9002\n"));
         assert!(other.contains(" out --wait --endpoint http://127.0.0.1:9001\n"));

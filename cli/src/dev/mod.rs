@@ -30,8 +30,8 @@ pub(crate) struct Args {
     /// Keep the data here; a later start goes on where this one ended. Without it the data is lost on exit
     #[arg(long, value_name = "DIRECTORY", env = "CONSENT_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// The authority's port; the sidecar takes the next one. 0 takes two free ones
-    #[arg(long, default_value_t = 7401, env = "CONSENT_PORT", value_parser = clap::value_parser!(u16).range(..u16::MAX as i64))]
+    /// The authority's port; the sidecar takes the next one, and their metrics the two after it. 0 takes free ones
+    #[arg(long, default_value_t = 7401, env = "CONSENT_PORT", value_parser = clap::value_parser!(u16).range(..=u16::MAX as i64 - 3))]
     port: u16,
     /// How much to log to stderr: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "warn", env = "CONSENT_LOG_LEVEL")]
@@ -44,10 +44,11 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     logs::start(args.log_level);
     let home = Home::open(args.data_dir)?;
     let listen = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let (first, second) = match args.port {
-        0 => (listen(0), listen(0)),
-        port => (free(listen(port))?, free(listen(port.saturating_add(1)))?),
+    let port = |next| match args.port {
+        0 => Ok(listen(0)),
+        first => free(listen(first.saturating_add(next))),
     };
+    let (first, second, third, fourth) = (port(0)?, port(1)?, port(2)?, port(3)?);
     let store = StoreConfig::Sqlite { directory: home.path().to_owned() };
     consent_authority::migrate(&store).await.map_err(|e| Failure::cannot_start(&e))?;
     let config = consent_authority::Config {
@@ -55,10 +56,12 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         replica: "dev".to_owned(),
         store,
         terms: Terms::default(),
+        metrics: Some(third),
     };
     let mut authority = consent_authority::start(config).await.map_err(|e| Failure::cannot_start(&e))?;
     let config = consent_sidecar::Config {
         cores: NonZeroUsize::MIN,
+        metrics: Some(fourth),
         ..consent_sidecar::Config::new(vec![url(authority.address())], second)
     };
     let mut sidecar = match follow(&url(authority.address()), config).await {
@@ -69,11 +72,12 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         }
     };
     let addresses = (url(authority.address()), url(sidecar.address()));
+    let metrics = [authority.metrics(), sidecar.metrics()].map(|address| address.map(url));
     let ended = tokio::select! {
         () = signals.next() => Ok(Exit::Done),
         why = authority.failed() => Err(Failure::stopped(&why)),
         why = sidecar.failed() => Err(Failure::stopped(&why)),
-        Err(failure) = serve(addresses, &home) => Err(failure),
+        Err(failure) = serve(addresses, metrics, &home) => Err(failure),
     };
     // The sidecar first: it relinquishes to an authority that still listens.
     signals
@@ -92,11 +96,16 @@ async fn follow(authority: &str, config: consent_sidecar::Config) -> Result<Side
 }
 
 /// Fills the ledger, waits until what is printed is true, prints it, and stays.
-async fn serve((authority, sidecar): (String, String), home: &Home) -> Result<Infallible, Failure> {
+async fn serve(
+    (authority, sidecar): (String, String),
+    metrics: [Option<String>; 2],
+    home: &Home,
+) -> Result<Infallible, Failure> {
     let policy = seed::policy(connect::connect(&authority).await?).await?;
     let newest = seed::accounts(connect::connect(&authority).await?).await?;
     let ready_at = seed::until_answered(connect::connect(&sidecar).await?, newest).await?;
-    let banner = Banner { authority, sidecar, data: home.path(), kept: home.kept(), policy, ready_at };
+    let banner =
+        Banner { authority, sidecar, metrics, data: home.path(), kept: home.kept(), policy, ready_at };
     output::line(&banner.to_string())?;
     pending().await
 }
@@ -142,7 +151,7 @@ fn free(address: SocketAddr) -> Result<SocketAddr, Failure> {
         Ok(_) => Ok(address),
         Err(e) => {
             let message = format!("port {} cannot be had: {e}", address.port());
-            Err(Failure::usage(message).next("consent dev --port 0, which takes two free ports"))
+            Err(Failure::usage(message).next("consent dev --port 0, which takes free ports"))
         }
     }
 }

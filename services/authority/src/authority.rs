@@ -14,16 +14,18 @@ use crate::failure::{Failure, StartError};
 use crate::grantor::{self, Owner};
 use crate::health::{self, Probes};
 use crate::lane::Lane;
+use crate::metrics::{AuthorityPage, Noted, Places};
 use crate::random;
 use crate::ring::{Newest, Ring};
 use crate::service;
 use crate::store::{
-    LedgerHead, Migrated, PostgresStore, Reader, SqliteStore, Store, StoreError, postgres, sqlite,
+    LedgerHead, Measured, Migrated, PostgresStore, Reader, SqliteStore, Store, StoreError, postgres, sqlite,
 };
 use crate::sync;
 use crate::tail::Tail;
 use consent::files::make_room;
 use consent::incoming::Bounded;
+use consent::metrics::Port;
 use consent::said::sync_service_server::SyncServiceServer;
 use consent::serve;
 use consent_core::confirm::Terms;
@@ -32,7 +34,7 @@ use consent_core::words::{Epoch, IdKey, Span};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -49,6 +51,7 @@ const FINISH_WITHIN: Span = Span::from_millis(3_000);
 #[derive(Debug)]
 pub struct Authority {
     address: SocketAddr,
+    metrics: Option<SocketAddr>,
     leave: DropGuard,
     failed: Option<oneshot::Receiver<Failure>>,
     supervisor: JoinHandle<()>,
@@ -71,8 +74,9 @@ pub async fn start(config: Config) -> Result<Authority, StartError> {
 
 /// Starts an authority within other limits than the default ones.
 pub async fn start_within(config: Config, limits: Limits) -> Result<Authority, StartError> {
-    if !config.listen.ip().is_loopback() {
-        return Err(StartError::NotLoopback(config.listen));
+    let strangers = [Some(config.listen), config.metrics].into_iter().flatten();
+    if let Some(stranger) = strangers.into_iter().find(|address| !address.ip().is_loopback()) {
+        return Err(StartError::NotLoopback(stranger));
     }
     make_room(limits.connections);
     match &config.store {
@@ -87,6 +91,11 @@ impl Authority {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it shows its metrics, if anywhere.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Why it stopped by itself; never, while it serves. To be asked until it answers once.
@@ -126,7 +135,7 @@ struct Stops {
 type Tasks = JoinSet<(&'static str, Result<(), Failure>)>;
 
 async fn begin<S: Store>(store: S, config: &Config, limits: Limits) -> Result<Authority, StartError> {
-    let store = Arc::new(store);
+    let store = Arc::new(Measured::new(store));
     let head = find_head(&*store).await?;
     let (address, incoming) = serve::listen_tcp(config.listen)
         .await
@@ -134,14 +143,19 @@ async fn begin<S: Store>(store: S, config: &Config, limits: Limits) -> Result<Au
     let stops = Stops::default();
     let sessions = TaskTracker::new();
     let mut tasks = Tasks::new();
-    let routes = assemble(&mut tasks, &store, &head, config, limits, &stops, &sessions).await?;
+    let port = config.metrics.map(bind_metrics).transpose()?;
+    let metrics = port.as_ref().map(Port::address);
+    let (routes, page) = assemble(&mut tasks, &store, &head, config, limits, &stops, &sessions).await?;
+    if let Some(port) = port {
+        tasks.spawn(named("metrics", show(port, page, stops.finish.clone())));
+    }
     let leave = stops.leave.clone();
     let incoming = Bounded::new(incoming, limits.connections);
     tasks.spawn(named("listener", listen(routes, incoming, leave)));
-    tell(address, &head, config);
+    tell(address, metrics, &head, config);
     let (failing, failed) = oneshot::channel();
     let supervisor = tokio::spawn(supervise(tasks, stops.clone(), sessions, config.terms, failing));
-    Ok(Authority { address, leave: stops.leave.drop_guard(), failed: Some(failed), supervisor })
+    Ok(Authority { address, metrics, leave: stops.leave.drop_guard(), failed: Some(failed), supervisor })
 }
 
 // R9: who finds another store than the stored one mints an epoch; a start may be the first to find it.
@@ -155,15 +169,24 @@ async fn find_head<S: Store>(store: &S) -> Result<LedgerHead, StartError> {
     }
 }
 
+fn bind_metrics(address: SocketAddr) -> Result<Port, StartError> {
+    Port::bind(address).map_err(|source| StartError::Listen { address, source })
+}
+
+async fn show(port: Port, page: AuthorityPage, stop: CancellationToken) -> Result<(), Failure> {
+    Ok(port.serve(page, stop).await?)
+}
+
 async fn assemble<S: Store>(
     tasks: &mut Tasks,
-    store: &Arc<S>,
+    store: &Arc<Measured<S>>,
     head: &LedgerHead,
     config: &Config,
     limits: Limits,
     stops: &Stops,
     sessions: &TaskTracker,
-) -> Result<RoutesBuilder, StartError> {
+) -> Result<(RoutesBuilder, AuthorityPage), StartError> {
+    let noted = Arc::new(Noted::new());
     let (id_key, terms) = (head.id_key, config.terms);
     let ring = Ring::new(limits.ring, Newest { place: head.place(), recorded_at: head.recorded_at });
     let (news, told) = mpsc::channel(NEWS_MAX);
@@ -193,6 +216,7 @@ async fn assemble<S: Store>(
         lease: published,
         drained: Arc::clone(&drained),
         leave: stops.leave.clone(),
+        noted: Arc::clone(&noted),
     };
     tasks.spawn(named(GRANTOR, owner.run()));
 
@@ -212,13 +236,26 @@ async fn assemble<S: Store>(
     serve::add_reflection(&mut routes, &health::SERVICES)
         .map_err(|error| StartError::Descriptor(error.to_string()))?;
     routes.add_service(HealthServer::new(probes));
-    let reader = store.reader();
-    service::add(&mut routes, service::Parts { reader, lane, confirmations, id_key, lease });
+    let seats = Arc::new(Semaphore::new(limits.sessions));
     let snapshots = sync::Snapshots::new(limits.snapshots);
-    let shared = sync::Shared { reader: store.reader(), ring, events, id_key, snapshots };
-    let sync = sync::Sync::new(shared, limits.sessions, sessions.clone(), stops.part.clone());
+    let page = AuthorityPage {
+        noted: Arc::clone(&noted),
+        seen: store.seen(),
+        ring: ring.clone(),
+        queues: lane.queues(),
+        confirmations: confirmations.clone(),
+        lease: lease.clone(),
+        sessions: Places { free: Arc::clone(&seats), all: limits.sessions },
+        snapshots: Places { free: snapshots.free(), all: limits.snapshots.turns },
+        terms,
+    };
+    let reader = store.reader();
+    let parts = service::Parts { reader, lane, confirmations, id_key, lease, noted: Arc::clone(&noted) };
+    service::add(&mut routes, parts);
+    let shared = sync::Shared { reader: store.reader(), ring, events, id_key, snapshots, noted };
+    let sync = sync::Sync::new(shared, seats, sessions.clone(), stops.part.clone());
     routes.add_service(SyncServiceServer::new(sync).max_decoding_message_size(sync::REQUEST_LEN_MAX));
-    Ok(routes)
+    Ok((routes, page))
 }
 
 async fn listen(
@@ -230,7 +267,7 @@ async fn listen(
     Ok(serve::server().add_routes(routes.routes()).serve_with_incoming_shutdown(incoming, shutdown).await?)
 }
 
-fn tell(address: SocketAddr, head: &LedgerHead, config: &Config) {
+fn tell(address: SocketAddr, metrics: Option<SocketAddr>, head: &LedgerHead, config: &Config) {
     let values = config.terms.values();
     tracing::info!(
         %address,
@@ -239,6 +276,7 @@ fn tell(address: SocketAddr, head: &LedgerHead, config: &Config) {
         revision = %head.revision,
         replica = config.replica,
         store = config.store.kind(),
+        metrics = metrics.map(tracing::field::display),
         sidecar_lease_ms = values.sidecar_lease.millis(),
         replica_lease_ms = values.replica_lease.millis(),
         answer_hold_ms = values.hold.millis(),

@@ -23,6 +23,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The deployment's values for leases.
     pub terms: Terms,
+    /// Where to show metrics. Port 0: any free one; only loopback. `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where the ledger is: `sqlite:DIRECTORY` or `postgres://...`.

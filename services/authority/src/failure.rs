@@ -52,6 +52,9 @@ pub enum Failure {
     /// The port is not served any more.
     #[error("the listener failed: {0}")]
     Listener(#[from] tonic::transport::Error),
+    /// The metrics cannot be shown any more.
+    #[error("the metrics' listener failed: {0}")]
+    Metrics(#[from] io::Error),
     /// A part without which it cannot serve is gone.
     #[error("the {0} ended")]
     Ended(&'static str),

@@ -16,6 +16,7 @@
 //! it the process.
 
 use crate::failure::Failure;
+use crate::metrics::Noted;
 use crate::random;
 use crate::store::{Leases, LedgerHead, Reader, Store, StoreError};
 use crate::tail::News;
@@ -91,6 +92,8 @@ pub(crate) struct Owner<S: Store> {
     pub(crate) drained: Arc<Notify>,
     /// R12: told to leave.
     pub(crate) leave: CancellationToken,
+    /// Where it stands, for people.
+    pub(crate) noted: Arc<Noted>,
 }
 
 /// How an incarnation ended.
@@ -151,6 +154,7 @@ impl<S: Store> Owner<S> {
             sessions: HashMap::new(),
             errands,
             lease: &self.lease,
+            noted: &self.noted,
         };
         let held = office.hold(head, &mut self.events, &mut self.news, outcomes, &self.leave);
         let (over, ()) = tokio::join!(held, run_errands(leases, incarnation, received, done, &drained));
@@ -213,6 +217,7 @@ struct Office<'a> {
     sessions: HashMap<Stream, Link>,
     errands: mpsc::Sender<Errand>,
     lease: &'a watch::Sender<Option<Lease>>,
+    noted: &'a Noted,
 }
 
 impl Office<'_> {
@@ -281,6 +286,7 @@ impl Office<'_> {
     fn step(&mut self, input: Input) -> Option<Over> {
         let mut outputs = Vec::new();
         self.machine.step(clock::now(), input, &mut outputs);
+        self.noted.grantor(self.machine.sidecars(), self.machine.is_held());
         let mut over = None;
         for output in outputs {
             over = over.or(self.perform(output));

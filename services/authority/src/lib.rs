@@ -15,7 +15,7 @@
 //! - `tail`, [`ring`]: the committed ledger, followed and kept at hand.
 //! - `sync`: a session per sidecar. `grantor`: what the sidecars were promised.
 //! - [`confirmations`]: who waits for EFFECTIVE.
-//! - `service`: what callers call. `health`: what probes ask.
+//! - `service`: what callers call. `health`: what probes ask. `metrics`: what is counted, and shown.
 //! - `authority`: the start, the watch over the tasks, and the stop.
 //!
 //! Absent on purpose: any decision. What is allowed, granted or effective is decided in `consent-core`; here it is
@@ -28,6 +28,7 @@ mod failure;
 mod grantor;
 mod health;
 pub mod lane;
+mod metrics;
 mod random;
 pub mod ring;
 mod service;

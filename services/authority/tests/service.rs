@@ -44,7 +44,7 @@ impl Running {
         let slack = Span::from_millis(60);
         let terms = Terms::new(Values { hold, slack, ..Terms::default().values() }).unwrap();
         let listen = ([127, 0, 0, 1], 0).into();
-        let config = Config { listen, replica: "test".to_owned(), store, terms };
+        let config = Config { listen, replica: "test".to_owned(), store, terms, metrics: None };
         let authority = consent_authority::start(config).await.unwrap();
         let address = format!("http://{}", authority.address());
         let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();

@@ -151,6 +151,12 @@ impl Backlog {
         self.state().latest.map(|(place, _)| place.revision)
     }
 
+    /// How many steps wait, and what they cost.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.steps.len(), state.cost)
+    }
+
     /// Does the copy follow the table, as far as is known?
     pub(super) fn follows(&self) -> bool {
         matches!(self.state().standing, Standing::Follows)

@@ -55,6 +55,17 @@ const ABSENT_MAX: u32 = 40;
 const FOUND_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// What waits to be written: for whoever shows it.
+#[derive(Debug)]
+pub(crate) struct Waiting(Arc<Backlog>);
+
+impl Waiting {
+    /// How many changes, and about how many bytes.
+    pub(crate) fn now(&self) -> (usize, usize) {
+        self.0.waiting()
+    }
+}
+
 /// The sync thread's end of it. None of this waits for Redis, but [`Durable::find`] and a proof.
 pub(crate) struct Durable {
     backlog: Arc<Backlog>,
@@ -105,6 +116,11 @@ impl Durable {
     /// Reads the copy and proves it under the secret of a welcome.
     pub(crate) fn prove(&self, copy: Unproven, secret: IdKey) -> Proof {
         Box::pin(copy.prove(self.address.clone(), secret))
+    }
+
+    /// What waits to be written to it.
+    pub(crate) fn waiting(&self) -> Waiting {
+        Waiting(Arc::clone(&self.backlog))
     }
 
     /// The table is what lies in Redis: go on from there.

@@ -20,6 +20,13 @@ pub(super) fn is_about_the_key(error: &RedisError) -> bool {
     is_of_another_type || error.kind() == ErrorKind::UnexpectedReturnType
 }
 
+/// What Redis said first, in one word, if it was Redis that refused something.
+pub(super) fn refusal(error: &RedisError) -> Option<String> {
+    let within = error.clone().into_server_errors();
+    let first = within.as_deref().and_then(|all| all.first()).map(|(_, one)| one.code().to_owned());
+    first.or_else(|| error.code().map(str::to_owned))
+}
+
 /// The node's Redis.
 pub(super) struct Server {
     address: RedisAddress,
@@ -46,6 +53,11 @@ impl Server {
         let connected = tokio::time::timeout(CONNECT_WITHIN + REPLY_WITHIN, connecting).await;
         self.connection = Some(connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??);
         Ok(true)
+    }
+
+    /// Is it, as far as is known?
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// Runs the commands and gives their replies. After an error it is no longer connected.

@@ -12,6 +12,7 @@ use super::layout::{self, BUCKETS_MAX, LOG, MARKER_LEN, PLACE, Size, bucket_key,
 use super::patience::Patience;
 use super::reading;
 use super::server::{self, Server};
+use crate::metrics::CopyTrouble;
 use crate::node::Node;
 use consent::clock;
 use consent_core::confirm::Place;
@@ -59,6 +60,23 @@ impl From<RedisError> for Trouble {
     }
 }
 
+impl From<&Trouble> for CopyTrouble {
+    fn from(trouble: &Trouble) -> CopyTrouble {
+        match trouble {
+            Trouble::Foreign => CopyTrouble::Foreign,
+            Trouble::Overtaken => CopyTrouble::Overtaken,
+            Trouble::Redis(error) if error.is_io_error() || error.is_timeout() => CopyTrouble::Unreachable,
+            Trouble::Redis(error) => match server::refusal(error).as_deref() {
+                Some("LOADING") => CopyTrouble::Loading,
+                Some("OOM") => CopyTrouble::Memory,
+                Some("READONLY" | "MISCONF") => CopyTrouble::ReadOnly,
+                Some("NOAUTH" | "NOPERM" | "WRONGPASS") => CopyTrouble::Denied,
+                Some(_) | None => CopyTrouble::Refused,
+            },
+        }
+    }
+}
+
 /// The writer.
 pub(crate) struct Writer {
     node: Arc<Node>,
@@ -84,9 +102,13 @@ impl Writer {
         loop {
             // Whether it was woken or the time has come: a look does no harm.
             let _ = tokio::time::timeout(LOOK_EVERY, self.backlog.work()).await;
-            match self.turn().await {
+            let turned = self.turn().await;
+            let written = self.kept.as_ref().map(|kept| kept.marker.place.revision);
+            self.node.noted.redis.stands(self.server.is_connected(), written);
+            match turned {
                 Ok(()) => self.well(),
                 Err(trouble) => {
+                    self.node.noted.redis.errors.of((&trouble).into()).inc();
                     if !matches!(trouble, Trouble::Redis(_)) {
                         self.doubt();
                     }
@@ -248,6 +270,7 @@ impl Writer {
         if batches != kept.marker.batches {
             return Err(Trouble::Foreign);
         }
+        self.node.noted.redis.rewrites.inc();
         tracing::info!(revision = %kept.marker.place.revision, heads, "the durable copy is written");
         self.kept = Some(kept);
         Ok(())

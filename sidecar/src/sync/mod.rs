@@ -13,6 +13,7 @@ mod snapshot;
 pub(crate) use connections::Authority;
 
 use crate::durable::Durable;
+use crate::metrics::Lost;
 use crate::node::{Node, Standing};
 use crate::table::Incoming;
 use connection::{End, Event};
@@ -124,7 +125,7 @@ impl Driver {
             Awaited::Piece => "it went silent in the middle of a snapshot",
             Awaited::Grant(_) => "it answered no keepalive for a whole lease",
         };
-        self.note(stream, why.to_owned());
+        self.note(stream, Lost::Silent, why.to_owned());
         self.interrupt(stream);
         self.close(stream);
         self.step(Input::Disconnected { stream });
@@ -179,6 +180,7 @@ impl Driver {
                         let digest = heads.digest();
                         self.node.table.install(heads, &place, recorded_at);
                         if digest == place.digest {
+                            self.node.noted.snapshots.inc();
                             self.copy.replaced(place, recorded_at);
                         }
                         self.step(Input::SnapshotLoaded { stream, place, digest });
@@ -195,6 +197,9 @@ impl Driver {
             }
             FromAuthority::Message(message) => {
                 self.answered(stream);
+                if let ToSidecar::Grant { place, .. } = &message {
+                    self.node.noted.granted(place.revision);
+                }
                 self.step(Input::Received { stream, message });
             }
         }
@@ -290,18 +295,23 @@ impl Driver {
 
     fn ended(&mut self, stream: Stream, end: End) {
         match end {
-            End::Unreadable(why) => return self.unreadable(stream, why),
+            End::Unreadable(why) => {
+                self.node.noted.lost.of(Lost::Unreadable).inc();
+                return self.unreadable(stream, why);
+            }
             End::Unwelcome(why) => {
-                let reason = match why {
-                    Unwelcome::Held => "it does not have the history that this node has seen",
-                    Unwelcome::Busy { .. } => "it is not ready, or serves as many sidecars as it may",
-                    Unwelcome::Leaving => "it leaves",
+                let (lost, reason) = match why {
+                    Unwelcome::Held => (Lost::Held, "it does not have the history that this node has seen"),
+                    Unwelcome::Busy { .. } => {
+                        (Lost::Busy, "it is not ready, or serves as many sidecars as it may")
+                    }
+                    Unwelcome::Leaving => (Lost::Leaving, "it leaves"),
                 };
-                self.note(stream, reason.to_owned());
+                self.note(stream, lost, reason.to_owned());
                 self.step(Input::Received { stream, message: ToSidecar::Unwelcome(why) });
             }
             End::Broken(why) => {
-                self.note(stream, why);
+                self.note(stream, Lost::Broken, why);
                 self.interrupt(stream);
             }
         }
@@ -309,8 +319,10 @@ impl Driver {
         self.step(Input::Disconnected { stream });
     }
 
-    /// Keeps what is wrong with a connection for people, and logs it unless it is what was logged last.
-    fn note(&mut self, stream: Stream, why: String) {
+    /// Counts a connection that was lost, keeps what is wrong with it for people, and logs it unless it is what was
+    /// logged last.
+    fn note(&mut self, stream: Stream, lost: Lost, why: String) {
+        self.node.noted.lost.of(lost).inc();
         if self.trouble.as_ref() != Some(&why) {
             tracing::warn!(
                 authority = self.connections.url(stream),
@@ -350,7 +362,7 @@ impl Driver {
                 };
                 let outbox = connection.outbox.as_ref();
                 if outbox.is_some_and(|outbox| outbox.try_send(said).is_err()) {
-                    self.note(stream, "it takes no messages any more".to_owned());
+                    self.note(stream, Lost::Full, "it takes no messages any more".to_owned());
                     self.interrupt(stream);
                     self.close(stream);
                     self.inputs.push_back(Input::Disconnected { stream });
@@ -358,9 +370,10 @@ impl Driver {
             }
             Output::Apply { frame, .. } => {
                 if let Some((recorded_at, head)) = self.arriving.take() {
-                    let record = self.copy.record(&head);
+                    let (kind, record) = (head.kind(), self.copy.record(&head));
                     let digest = self.node.table.apply(&frame, recorded_at, head);
                     if digest == frame.digest {
+                        self.node.noted.applied(kind, recorded_at);
                         self.copy.changed(&frame, recorded_at, record);
                     }
                     self.inputs.push_back(Input::Applied { revision: frame.revision, digest });
@@ -389,6 +402,7 @@ impl Driver {
             }
             Output::Resync(cause) => {
                 self.unfinished = None;
+                self.node.noted.resyncs.of(cause.into()).inc();
                 tracing::warn!(?cause, "the leases are dropped, and sync starts over");
             }
             Output::Close { stream, retry_after } => {

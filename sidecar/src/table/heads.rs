@@ -95,6 +95,12 @@ impl Heads {
         1 + HeadKind::ALL.into_iter().map(rows).sum::<usize>()
     }
 
+    /// How many bytes the rows take, free slots included.
+    pub(super) fn row_bytes(&self) -> usize {
+        let bytes = |kind| self.layout.rows(kind).map_or(0, Rows::bytes);
+        HeadKind::ALL.into_iter().map(bytes).sum()
+    }
+
     /// The heads in one of 256 parts: those whose key has `part` as its ninth byte.
     pub(super) fn part(&self, part: u8) -> impl Iterator<Item = HeadRecord> {
         let policy = (part == 0).then_some(HeadKey::Policy);

@@ -1,6 +1,6 @@
 //! A head on its way into a table.
 
-use consent_core::head::{Head, HeadKey, Unreadable};
+use consent_core::head::{Head, HeadKey, HeadKind, Unreadable};
 use consent_core::ledger::HeadRecord;
 use consent_core::words::Revision;
 
@@ -33,6 +33,11 @@ impl Incoming {
             Err(malformed @ Unreadable::Malformed(_)) => return Err(malformed),
         };
         Ok(Incoming { key, bytes, read })
+    }
+
+    /// What it is the head of.
+    pub(crate) fn kind(&self) -> HeadKind {
+        self.key.kind()
     }
 
     /// The head as it came.

@@ -251,6 +251,12 @@ impl Table {
         installed.as_ref().map(|Installed { heads, .. }| (heads.len(), *heads.id_key()))
     }
 
+    /// How many bytes its rows take, free slots included.
+    pub(crate) fn bytes(&self) -> usize {
+        let Ok(installed) = self.installed.lock() else { return 0 };
+        installed.as_ref().map_or(0, |Installed { heads, .. }| heads.row_bytes())
+    }
+
     /// One of 256 parts of its heads, by the ninth byte of their keys: for the sync thread, to copy the table piece by
     /// piece.
     pub(crate) fn part(&self, part: u8) -> Option<Vec<HeadRecord>> {

@@ -157,6 +157,11 @@ impl Rows {
         self.shards.iter().map(|shard| shard.taken()).sum()
     }
 
+    /// How many bytes they take, free slots included.
+    pub(super) fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.size.slots * shard.width * size_of::<AtomicU32>()).sum()
+    }
+
     fn shard(&self, key: Key) -> Option<&Shard> {
         self.shards.get(key.shard()).map(Arc::as_ref)
     }

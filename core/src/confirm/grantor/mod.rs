@@ -202,6 +202,16 @@ impl Grantor {
         self.drained
     }
 
+    /// How many runs of sidecars it knows: those with a stream, and those that it has promised something.
+    pub fn sidecars(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// R13: is the ledger under HOLD, as far as this replica knows?
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
     fn may_promise(&self) -> bool {
         !self.over && !self.held && self.leaving.is_none()
     }

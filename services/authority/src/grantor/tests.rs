@@ -38,12 +38,14 @@ async fn with_office(play: impl AsyncFnOnce(&mut Ways)) {
     let limits = Limits { sessions: 8, retry_after: Span::from_millis(100) };
     let (errands, _undone) = mpsc::channel(ERRANDS_MAX);
     let (lease, _) = watch::channel(None);
+    let noted = Noted::new();
     let office = Office {
         machine: Grantor::new(Incarnation::new([9; 16]), Terms::default(), limits),
         epoch: place(10, 10).epoch,
         sessions: HashMap::new(),
         errands,
         lease: &lease,
+        noted: &noted,
     };
     let (events, mut heard) = mpsc::channel(EVENTS_MAX);
     let (news, mut learned) = mpsc::channel(1);

@@ -81,6 +81,23 @@ pub struct Lane {
     others: mpsc::Sender<Queued>,
 }
 
+/// How long the queues are: for whoever shows it. It does not keep the lane.
+#[derive(Debug, Clone)]
+pub(crate) struct Queues {
+    opt_outs: mpsc::WeakSender<Queued>,
+    others: mpsc::WeakSender<Queued>,
+}
+
+impl Queues {
+    /// How many opt-outs wait, and how many other writes.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        let length = |queue: &mpsc::WeakSender<Queued>| {
+            queue.upgrade().map_or(0, |queue| queue.max_capacity().saturating_sub(queue.capacity()))
+        };
+        (length(&self.opt_outs), length(&self.others))
+    }
+}
+
 /// A write that the lane owns, and where its answer goes.
 #[derive(Debug)]
 struct Queued {
@@ -103,6 +120,11 @@ impl Lane {
         let (others, queued_others) = mpsc::channel(OTHERS_MAX);
         let queues = task::Queues { opt_outs: queued_opt_outs, others: queued_others };
         (Lane { opt_outs, others }, task::Task::new(store, id_key, queues, committed).run())
+    }
+
+    /// Its queues, to look at.
+    pub(crate) fn queues(&self) -> Queues {
+        Queues { opt_outs: self.opt_outs.downgrade(), others: self.others.downgrade() }
     }
 
     /// Makes the write, and says what became of it by the deadline. [`Refusal::DeadlineExceeded`] says nothing about

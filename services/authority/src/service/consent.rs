@@ -5,6 +5,7 @@
 
 use super::snapshot;
 use super::writes::{Writes, confirmation, deadline};
+use crate::metrics::Method;
 use crate::store::{LedgerEntry, LedgerHead, Reader};
 use consent::convert::{self, account, consent as wire, event};
 use consent::pb::{self, consent_service_server::ConsentService};
@@ -34,7 +35,7 @@ impl<R: Reader> ConsentService for Consent<R> {
     ) -> Result<Response<pb::SetConsentResponse>, Status> {
         let deadline = deadline(&request);
         let write = wire::set_consent(request.get_ref(), &self.id_key);
-        let recorded = self.writes.make("SetConsent", write, None, deadline).await?;
+        let recorded = self.writes.make(Method::SetConsent, write, None, deadline).await?;
         Ok(Response::new(pb::SetConsentResponse { receipt: Some(recorded.receipt) }))
     }
 
@@ -44,7 +45,7 @@ impl<R: Reader> ConsentService for Consent<R> {
     ) -> Result<Response<pb::PutAccountResponse>, Status> {
         let deadline = deadline(&request);
         let write = wire::put_account(request.get_ref(), &self.id_key);
-        let recorded = self.writes.make("PutAccount", write, None, deadline).await?;
+        let recorded = self.writes.make(Method::PutAccount, write, None, deadline).await?;
         Ok(Response::new(pb::PutAccountResponse { receipt: Some(recorded.receipt) }))
     }
 
@@ -54,7 +55,7 @@ impl<R: Reader> ConsentService for Consent<R> {
     ) -> Result<Response<pb::PutOrganizationResponse>, Status> {
         let deadline = deadline(&request);
         let write = wire::put_organization(request.get_ref(), &self.id_key);
-        let recorded = self.writes.make("PutOrganization", write, None, deadline).await?;
+        let recorded = self.writes.make(Method::PutOrganization, write, None, deadline).await?;
         Ok(Response::new(pb::PutOrganizationResponse { receipt: Some(recorded.receipt) }))
     }
 
@@ -64,7 +65,7 @@ impl<R: Reader> ConsentService for Consent<R> {
     ) -> Result<Response<pb::SetPlanResponse>, Status> {
         let deadline = deadline(&request);
         let write = wire::set_plan(request.get_ref(), &self.id_key);
-        let recorded = self.writes.make("SetPlan", write, None, deadline).await?;
+        let recorded = self.writes.make(Method::SetPlan, write, None, deadline).await?;
         Ok(Response::new(pb::SetPlanResponse { receipt: Some(recorded.receipt) }))
     }
 

@@ -13,6 +13,7 @@ mod writes;
 
 use crate::confirmations::Confirmations;
 use crate::lane::Lane;
+use crate::metrics::Noted;
 use crate::store::Reader;
 use ::consent::pb::consent_service_server::ConsentServiceServer;
 use ::consent::pb::decision_service_server::DecisionServiceServer;
@@ -20,6 +21,7 @@ use ::consent::pb::policy_service_server::PolicyServiceServer;
 use ::consent::serve::MESSAGE_LEN_MAX;
 use consent_core::confirm::Lease;
 use consent_core::words::IdKey;
+use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 
@@ -31,12 +33,13 @@ pub(crate) struct Parts<R> {
     pub(crate) id_key: IdKey,
     /// RL: what the grantor holds by its last renewal; none before the first, and once it was fenced.
     pub(crate) lease: watch::Receiver<Option<Lease>>,
+    pub(crate) noted: Arc<Noted>,
 }
 
 /// Adds ConsentService, PolicyService and DecisionService.
 pub(crate) fn add<R: Reader>(routes: &mut RoutesBuilder, parts: Parts<R>) {
-    let Parts { reader, lane, confirmations, id_key, lease } = parts;
-    let writes = writes::Writes { lane, confirmations };
+    let Parts { reader, lane, confirmations, id_key, lease, noted } = parts;
+    let writes = writes::Writes { lane, confirmations, noted };
     let consent = consent::Consent { writes: writes.clone(), reader: reader.clone(), id_key };
     let policy = policy::Policy { writes, reader: reader.clone() };
     let decisions = decision::Decisions { reader, id_key, lease };

@@ -1,6 +1,7 @@
 //! PolicyService: the rule book goes in as a file, and comes out as it went in.
 
 use super::writes::{Writes, deadline};
+use crate::metrics::Method;
 use crate::store::Reader;
 use consent::convert::{policy as wire, to_timestamp};
 use consent::pb::{self, policy_service_server::PolicyService};
@@ -25,7 +26,7 @@ impl<R: Reader> PolicyService for Policy<R> {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let write = wire::publish(&request);
-        let recorded = self.writes.make("PublishPolicy", write, Some(request.toml), deadline).await?;
+        let recorded = self.writes.make(Method::PublishPolicy, write, Some(request.toml), deadline).await?;
         Ok(Response::new(pb::PublishPolicyResponse {
             receipt: Some(recorded.receipt),
             warnings: recorded.warnings.iter().map(wire::warning).collect(),

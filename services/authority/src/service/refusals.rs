@@ -29,14 +29,16 @@ impl From<StoreError> for Refusal {
 pub(crate) fn refused_write(method: &'static str, refusal: Refusal) -> Status {
     let status = status(refusal);
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
-    let is_callers = matches!(
-        status.code(),
-        Code::InvalidArgument | Code::Aborted | Code::FailedPrecondition | Code::NotFound
-    );
-    if is_callers {
+    if is_callers_fault(&status) {
         tracing::info!(method, reason, "refused a write");
     } else {
         tracing::warn!(method, reason, "refused a write");
     }
     status
+}
+
+/// Is it a fault of the caller's?
+pub(crate) fn is_callers_fault(status: &Status) -> bool {
+    let codes = [Code::InvalidArgument, Code::Aborted, Code::FailedPrecondition, Code::NotFound];
+    codes.contains(&status.code())
 }

@@ -14,10 +14,12 @@ pub mod postgres;
 pub mod sqlite;
 
 mod lease_rows;
+mod measured;
 mod reads;
 mod rows;
 mod schema;
 
+pub(crate) use measured::{Measured, Seen};
 pub use postgres::PostgresStore;
 pub use schema::Migrated;
 pub use sqlite::SqliteStore;

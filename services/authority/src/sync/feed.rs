@@ -16,6 +16,7 @@
 use super::Shared;
 use super::pages::Pages;
 use super::snapshots::{Admitted, Turn};
+use crate::metrics::Sent;
 use crate::ring::{self, Batch, Following, Newest, NotNext};
 use crate::store::{Reader, StoreError};
 use consent::clock;
@@ -35,7 +36,7 @@ const BATCH: Batch = Batch { frames: 256, bytes: 256 * 1024 };
 
 /// Why a feed cannot go on: its sidecar says hello again.
 #[derive(Debug, Error)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// The ledger has another epoch.
     #[error("the ledger has another epoch")]
     AnotherEpoch,
@@ -201,7 +202,9 @@ impl<R: Reader> Feed<R> {
         snapshot.whole_at = snapshot.whole_at.max(page.revision);
         snapshot.pages_left = page.next_after.is_some();
         snapshot.after = page.next_after;
-        Ok(page.encoded.map(Said::Encoded))
+        let said = page.encoded.map(Said::Encoded);
+        self.shared.noted.sends(Sent::Snapshot, said.as_ref());
+        Ok(said)
     }
 
     async fn frames_or_end(&mut self) -> Result<Option<Said>, Ended> {
@@ -228,16 +231,19 @@ impl<R: Reader> Feed<R> {
             }
             Following::AnotherEpoch => return Err(Ended::AnotherEpoch),
         };
-        Ok(run.map(|run| {
+        let said = run.map(|run| {
             self.sent = run.last();
             run.said()
-        }))
+        });
+        self.shared.noted.sends(Sent::Frames, said.as_ref());
+        Ok(said)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Noted;
     use crate::ring::{Bounds, Ring};
     use crate::store::FeedEntry;
     use crate::sync::heads_only::HeadsOnly;
@@ -273,7 +279,8 @@ mod tests {
         // It is ahead of the ring.
         let (reader, id_key) = (HeadsOnly::new(1, first.get()), IdKey::new([0; 16]));
         let snapshots = Snapshots::new(SnapshotLimits::default());
-        let shared = Arc::new(Shared { reader, ring: ring.clone(), events, id_key, snapshots });
+        let noted = Arc::new(Noted::new());
+        let shared = Arc::new(Shared { reader, ring: ring.clone(), events, id_key, snapshots, noted });
         let admitted = shared.snapshots.admit().expect("room");
         let mut feed = Feed::snapshot(&shared, EPOCH, admitted, None);
         assert!(matches!(said(&mut feed).await, Message::SnapshotBegin(_)));

@@ -24,6 +24,7 @@ pub use snapshots::SnapshotLimits;
 pub(crate) use snapshots::Snapshots;
 
 use crate::grantor::Event;
+use crate::metrics::Noted;
 use crate::ring::Ring;
 use crate::store::Reader;
 use consent::pb::SyncRequest;
@@ -33,6 +34,7 @@ use consent::status::status;
 use consent_core::confirm::Stream;
 use consent_core::refusal::Refusal;
 use consent_core::words::{IdKey, Span};
+pub(crate) use feed::Ended;
 use session::Session;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,23 +74,19 @@ pub(crate) struct Shared<R: Reader> {
     pub(crate) id_key: IdKey,
     /// Turns at a snapshot.
     pub(crate) snapshots: Snapshots,
+    /// What is noted of sessions.
+    pub(crate) noted: Arc<Noted>,
 }
 
 impl<R: Reader> Sync<R> {
-    /// The service for so many sessions at once. `stop` ends them all.
+    /// The service for as many sessions at once as there are seats. `stop` ends them all.
     pub(crate) fn new(
         shared: Shared<R>,
-        sessions_max: usize,
+        seats: Arc<Semaphore>,
         sessions: TaskTracker,
         stop: CancellationToken,
     ) -> Sync<R> {
-        Sync {
-            shared: Arc::new(shared),
-            seats: Arc::new(Semaphore::new(sessions_max)),
-            streams: AtomicU64::new(0),
-            sessions,
-            stop,
-        }
+        Sync { shared: Arc::new(shared), seats, streams: AtomicU64::new(0), sessions, stop }
     }
 }
 

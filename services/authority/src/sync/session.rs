@@ -276,6 +276,7 @@ impl<R: Reader> Session<R> {
     }
 
     fn log_end(&self, sidecar: Incarnation, ended: Option<Ended>) {
+        self.shared.noted.closed.of(ended.as_ref().into()).inc();
         match ended {
             None => tracing::info!(%sidecar, "session closed"),
             Some(Ended::AnotherEpoch) => {

@@ -66,6 +66,11 @@ impl Snapshots {
         Some(Admitted { pages, _place: place })
     }
 
+    /// The turns that are free: for whoever shows how many are not.
+    pub(crate) fn free(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.turns)
+    }
+
     /// The next turn that is free, for whoever is admitted.
     pub(super) fn turn(&self) -> Turn {
         Box::pin(Arc::clone(&self.turns).acquire_owned())

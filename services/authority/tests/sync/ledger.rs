@@ -74,7 +74,7 @@ impl Ledger {
 
     pub(crate) fn config(&self, terms: Terms) -> Config {
         let listen = "127.0.0.1:0".parse().expect("an address");
-        Config { listen, replica: "test".to_owned(), store: self.store.clone(), terms }
+        Config { listen, replica: "test".to_owned(), store: self.store.clone(), terms, metrics: None }
     }
 
     /// An authority over it that is ready, and a caller of it.
