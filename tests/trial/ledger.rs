@@ -8,7 +8,8 @@ use crate::clients::{Authority, connect, millis, within};
 use anyhow::{Context, bail, ensure};
 use consent::pb::sync_service_client::SyncServiceClient;
 use consent::pb::{
-    Frame, Hello, LedgerEvent, ListEventsRequest, Position, Proof, SyncRequest, sync_request, sync_response,
+    Frame, Hello, LedgerEvent, ListEventsRequest, Position, Proof, Start, SyncRequest, sync_request,
+    sync_response,
 };
 use consent_core::chain::{Chain, Link};
 use consent_core::digest::{Digest, DigestKey};
@@ -98,6 +99,7 @@ impl Follower {
             }),
             semantics_version: u32::from(SEMANTICS),
             seal: None,
+            unfinished: None,
         };
         let hello = SyncRequest { message: Some(sync_request::Message::Hello(hello)) };
         let mut client = SyncServiceClient::new(connect(address).await?);
@@ -113,7 +115,8 @@ impl Follower {
                 .context("the sync stream ended")?;
             match (message, &secret) {
                 (sync_response::Message::Welcome(welcome), None) => {
-                    ensure!(welcome.resume, "a sidecar at revision {} is not resumed", self.revision);
+                    let goes_on = welcome.start() == Start::Frames;
+                    ensure!(goes_on, "a sidecar at revision {} is not resumed", self.revision);
                     let id_key = <[u8; 16]>::try_from(welcome.id_key.as_ref()).context("no id key")?;
                     secret = Some(DigestKey::new(&IdKey::new(id_key)));
                 }
