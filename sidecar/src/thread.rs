@@ -29,7 +29,11 @@ where
         // Dropped by a panic, too.
         let _over = over.drop_guard();
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(async { work().await }),
+            Ok(runtime) => {
+                runtime.block_on(async { work().await });
+                // What it has left to do on other threads nobody waits for.
+                runtime.shutdown_background();
+            }
             Err(error) => tracing::error!(%error, "a thread gets no runtime"),
         }
     })?;
