@@ -163,9 +163,13 @@ mod tests {
     use consent::pb::{GetStatusRequest, GetStatusResponse};
     use consent_core::words::Incarnation;
     use std::num::NonZeroUsize;
+    use std::time::Duration;
     use tempfile::TempDir;
     use tonic::transport::{Channel, Endpoint};
     use tonic::{Request, Response, Status};
+
+    /// Reached only by a test that fails.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     async fn status(channel: &Channel) -> Result<GetStatusResponse, Status> {
         let mut client = SidecarServiceClient::new(channel.clone());
@@ -218,8 +222,10 @@ mod tests {
         served.stop().await;
     }
 
-    /// Says on which thread it answers, until it is asked to panic.
-    struct Traced;
+    /// Says on which thread it answers. A call with a header of one of these names gets no answer.
+    struct Traced(mpsc::Sender<()>);
+    const PANICS: &str = "panics";
+    const HANGS: &str = "hangs";
 
     #[tonic::async_trait]
     impl SidecarService for Traced {
@@ -227,21 +233,33 @@ mod tests {
             &self,
             request: Request<GetStatusRequest>,
         ) -> Result<Response<GetStatusResponse>, Status> {
-            assert!(!request.metadata().contains_key("panic"), "a planted fault");
+            assert!(!request.metadata().contains_key(PANICS), "a planted fault");
+            if request.metadata().contains_key(HANGS) {
+                self.0.send(()).await.unwrap();
+                std::future::pending::<()>().await;
+            }
             let version = std::thread::current().name().unwrap_or_default().to_owned();
             Ok(Response::new(GetStatusResponse { version, ..GetStatusResponse::default() }))
         }
     }
 
-    async fn traced(directory: &TempDir, cores: usize) -> Served {
-        let routes = || Ok(Routes::new(SidecarServiceServer::new(Traced)));
-        start_serving(&config(directory, cores), 8, routes).await.unwrap()
+    async fn call_that(how: &'static str, channel: Channel) -> Result<Response<GetStatusResponse>, Status> {
+        let mut request = Request::new(GetStatusRequest {});
+        request.metadata_mut().insert(how, "yes".parse().unwrap());
+        SidecarServiceClient::new(channel).get_status(request).await
+    }
+
+    /// What is served, and the calls that hang.
+    async fn traced(directory: &TempDir, cores: usize) -> (Served, mpsc::Receiver<()>) {
+        let (hanging, hang) = mpsc::channel(8);
+        let routes = || Ok(Routes::new(SidecarServiceServer::new(Traced(hanging.clone()))));
+        (start_serving(&config(directory, cores), 8, routes).await.unwrap(), hang)
     }
 
     #[tokio::test]
     async fn connections_are_served_by_the_threads_in_turn() {
         let directory = tempfile::tempdir().unwrap();
-        let served = traced(&directory, 3).await;
+        let (served, _) = traced(&directory, 3).await;
         for endpoint in endpoints(&served) {
             let mut open = Vec::new();
             for number in [0, 1, 2, 0] {
@@ -256,12 +274,10 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_panics_is_answered_with_an_error_and_the_thread_goes_on() {
         let directory = tempfile::tempdir().unwrap();
-        let served = traced(&directory, 1).await;
+        let (served, _) = traced(&directory, 1).await;
         for endpoint in endpoints(&served) {
             let channel = connect(&endpoint).await;
-            let mut request = Request::new(GetStatusRequest {});
-            request.metadata_mut().insert("panic", "now".parse().unwrap());
-            SidecarServiceClient::new(channel.clone()).get_status(request).await.expect_err("no answer");
+            call_that(PANICS, channel.clone()).await.expect_err("no answer");
             ask(&channel).await;
         }
         served.stop().await;
@@ -270,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_serving_thread_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
-        let mut served = traced(&directory, 2).await;
+        let (mut served, _) = traced(&directory, 2).await;
         let ended = start_thread("panics".to_owned(), async || panic!("a planted fault")).unwrap();
         served.parts.spawn(async move { ended.wait().await });
         served.ended().await;
@@ -278,17 +294,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_keeps_a_connection_open_is_cut_off_by_a_stop() {
+    async fn who_keeps_a_call_open_is_cut_off_by_a_stop() {
         let directory = tempfile::tempdir().unwrap();
-        let served = traced(&directory, 2).await;
-        let [tcp, unix] = endpoints(&served);
-        let (over_tcp, over_unix) = (connect(&tcp).await, connect(&unix).await);
-        // A connection that says nothing.
-        let _silent = tokio::net::TcpStream::connect(served.address()).await.unwrap();
+        let (served, mut hang) = traced(&directory, 2).await;
+        let mut calls = Vec::new();
+        for endpoint in endpoints(&served) {
+            calls.push(tokio::spawn(call_that(HANGS, connect(&endpoint).await)));
+            hang.recv().await.unwrap();
+        }
         let path = served.socket().unwrap().to_owned();
         served.stop().await;
-        for channel in [over_tcp, over_unix] {
-            status(&channel).await.expect_err("nobody listens");
+        for call in calls {
+            let end = tokio::time::timeout(PATIENCE, call).await.expect("it is cut off").unwrap();
+            end.expect_err("no answer");
         }
         assert!(!path.exists());
     }
