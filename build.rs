@@ -30,7 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // `bytes` fields share the received buffer instead of being copied out of it.
     // Rare and large; without it every message of a sidecar would be as large.
     let rare = ".consent.v1.Hello.unfinished";
-    tonic_prost_build::configure().bytes(".").boxed(rare).compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .boxed(rare)
+        .extern_path(".consent.v1.IdColumn", "crate::column::IdColumn")
+        .compile_fds(files)?;
     Builder::new().build_client(false).compile(&[sync_service()]);
     Ok(())
 }

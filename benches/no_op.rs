@@ -5,10 +5,15 @@
 //! costs.
 
 use crate::node::Server;
+use consent::convert::columns::column_responses;
 use consent::convert::decision::{response, responses};
+use consent::dialogue::{self, Answer};
 use consent::incoming::Bounded;
 use consent::pb::decision_service_server::{self, DecisionService, DecisionServiceServer};
-use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
+use consent::pb::{
+    BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse, StreamCanTrainRequest,
+    StreamCanTrainResponse,
+};
 use consent::serve::{MESSAGE_LEN_MAX, add_reflection, bulk_server, listen_tcp};
 use consent::socket::listen_unix;
 use consent_core::decision::{Decision, Reason};
@@ -16,9 +21,10 @@ use consent_core::words::{Epoch, Position, Revision, Span};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::Level;
 
 const ALLOW: Decision = Decision { reason: Reason::PlanDefaultIn, is_final: false };
@@ -96,5 +102,23 @@ impl DecisionService for NoOp {
     ) -> Result<Response<BatchCanTrainResponse>, Status> {
         let request = std::hint::black_box(request.into_inner());
         Ok(Response::new(responses(&vec![ALLOW; request.requests.len()], position(), HOLD)))
+    }
+
+    type StreamCanTrainStream = ReceiverStream<Result<StreamCanTrainResponse, Status>>;
+
+    async fn stream_can_train(
+        &self,
+        request: Request<Streaming<StreamCanTrainRequest>>,
+    ) -> Result<Response<Self::StreamCanTrainStream>, Status> {
+        Ok(Response::new(dialogue::hold(request.into_inner(), NoOp, CancellationToken::new())))
+    }
+}
+
+impl Answer<StreamCanTrainRequest> for NoOp {
+    type Given = StreamCanTrainResponse;
+
+    async fn answer(&mut self, request: StreamCanTrainRequest) -> Result<StreamCanTrainResponse, Status> {
+        let request = std::hint::black_box(request);
+        Ok(column_responses(&vec![ALLOW; request.collected_at_millis.len()], position(), HOLD))
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! - [`client`]: for whoever asks: a guard whose ALLOW cannot be used without reading the clock again.
 //! - [`pb`]: generated from `proto/`; it goes no deeper than the conversions.
+//! - [`column`]: a column of ids, which is not generated.
 //! - [`clock`]: the only file that reads a clock.
 //! - [`status`]: the only map from a [`Refusal`](consent_core::refusal::Refusal) to a gRPC status.
 //! - [`convert`]: between the wire and the core, and the only place where UNSPECIFIED exists.
 //! - [`backoff`]: how long to wait before trying again.
+//! - [`dialogue`]: streams in which every request has one answer.
 //! - [`deadline`]: until when a server may wait for a call.
 //! - [`files`]: how many files a server may have open.
 //! - [`incoming`]: which connections a server takes.
@@ -18,8 +20,10 @@
 pub mod backoff;
 pub mod client;
 pub mod clock;
+pub mod column;
 pub mod convert;
 pub mod deadline;
+pub mod dialogue;
 pub mod files;
 pub mod incoming;
 pub mod logs;
@@ -40,6 +44,8 @@ mod unread;
 )]
 pub mod pb {
     tonic::include_proto!("consent.v1");
+
+    pub use crate::column::IdColumn;
 }
 
 /// The compiled contract with its comments: what reflection serves.

@@ -82,12 +82,15 @@ pub async fn listen_tcp(address: SocketAddr) -> io::Result<(SocketAddr, TcpIncom
 mod tests {
     use super::*;
     use crate::pb::decision_service_server::{DecisionService, DecisionServiceServer};
-    use crate::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
+    use crate::pb::{
+        BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse,
+        StreamCanTrainRequest, StreamCanTrainResponse,
+    };
     use std::future::pending;
     use tokio::net::TcpStream;
     use tokio_stream::StreamExt;
     use tonic::codegen::{Bytes, http};
-    use tonic::{Code, Request, Response, Status};
+    use tonic::{Code, Request, Response, Status, Streaming};
     use tonic_types::StatusExt;
 
     /// Never answers.
@@ -103,6 +106,15 @@ mod tests {
             &self,
             _: Request<BatchCanTrainRequest>,
         ) -> Result<Response<BatchCanTrainResponse>, Status> {
+            pending().await
+        }
+
+        type StreamCanTrainStream = tokio_stream::Pending<Result<StreamCanTrainResponse, Status>>;
+
+        async fn stream_can_train(
+            &self,
+            _: Request<Streaming<StreamCanTrainRequest>>,
+        ) -> Result<Response<Self::StreamCanTrainStream>, Status> {
             pending().await
         }
     }

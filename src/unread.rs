@@ -35,6 +35,11 @@ pub(crate) fn reword<B: Default>(response: Response<B>) -> Response<B> {
     worded.into_http()
 }
 
+/// The same for a stream whose message could not be read.
+pub(crate) fn worded(bare: Status) -> Status {
+    refusal(&bare).map_or(bare, status)
+}
+
 fn refusal(bare: &Status) -> Option<Refusal> {
     if !bare.details().is_empty() {
         return None;

@@ -4,22 +4,33 @@
 //! ALLOW only if the clocks, read again, say that it is still valid. It allocates nothing, logs nothing and waits
 //! for nothing; whoever must wait (`min_position`) does so before.
 
+mod stream;
+
 use crate::metrics::Wait;
 use crate::node::Node;
 use crate::table::{State, Unread, View};
-use consent::convert::decision::{Asked, asked, asked_all, min_position, response, responses};
+use consent::convert::decision::{Questions, asked, asked_all, min_position, response, responses};
 use consent::deadline::Deadline;
 use consent::pb::decision_service_server::DecisionService;
-use consent::pb::{BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse};
-use consent::{clock, status::status};
+use consent::pb::{
+    BatchCanTrainRequest, BatchCanTrainResponse, CanTrainRequest, CanTrainResponse, StreamCanTrainRequest,
+    StreamCanTrainResponse,
+};
+use consent::{clock, dialogue, status::status};
 use consent_core::confirm::Lease;
 use consent_core::decision::{self, Decision};
+use consent_core::refusal::Refusal;
 use consent_core::words::{Moment, Position, Span, Timestamp};
 use std::sync::Arc;
-use tonic::{Request, Response, Status};
+use stream::Corpus;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
-/// How long a call waits for its `min_position` when its caller set no deadline.
+/// How long a call waits for its `min_position` when its caller set no deadline, and a message of a stream.
 const WAIT_DEFAULT: Span = Span::from_millis(1000);
+
+/// When a stream that found no place may try again: streams are long.
+const STREAM_RETRY_AFTER: Span = Span::from_millis(1000);
 
 /// So many questions of a batch look their rows up together.
 const TOGETHER: usize = 32;
@@ -77,7 +88,7 @@ impl Readings for Node {
 fn decide(
     readings: &impl Readings,
     floor: Option<Position>,
-    asked: &[Asked<'_>],
+    asked: &(impl Questions + ?Sized),
     answers: &mut [Decision],
 ) -> Basis {
     let mut position = None;
@@ -111,22 +122,22 @@ fn decide(
 fn decide_all(
     state: &State,
     wall: Timestamp,
-    asked: &[Asked<'_>],
+    asked: &(impl Questions + ?Sized),
     answers: &mut [Decision],
 ) -> Result<Option<Position>, Unread> {
     let mut reader = state.reader();
-    if let ([asked], [answer]) = (asked, &mut *answers) {
-        let question = asked.question(state.id_key());
+    let mut asked = asked.under(state.id_key());
+    if let [answer] = &mut *answers
+        && let Some(question) = asked.next()
+    {
         let exact;
         (*answer, exact) = reader.read(|seen| (decision::decide(seen, &question, wall), seen.position()))?;
         return Ok(Some(exact));
     }
     // What the rows of some questions wait for in memory they wait for together.
-    for (asked, answers) in asked.chunks(TOGETHER).zip(answers.chunks_mut(TOGETHER)) {
+    for answers in answers.chunks_mut(TOGETHER) {
         let mut questions = [None; TOGETHER];
-        for (question, asked) in questions.iter_mut().zip(asked) {
-            *question = Some(asked.question(state.id_key()));
-        }
+        questions.iter_mut().zip(&*answers).for_each(|(question, _)| *question = asked.next());
         reader.touch(questions.iter().flatten().map(|question| (question.account, question.artifact)));
         for (answer, question) in answers.iter_mut().zip(questions.iter().flatten()) {
             *answer = reader.read(|seen| decision::decide(seen, question, wall))?;
@@ -154,7 +165,7 @@ impl Decisions {
     pub(crate) fn decide(
         &self,
         floor: Option<Position>,
-        asked: &[Asked<'_>],
+        asked: &(impl Questions + ?Sized),
         answers: &mut [Decision],
     ) -> Basis {
         let basis = decide(&*self.node, floor, asked, answers);
@@ -196,7 +207,7 @@ impl DecisionService for Decisions {
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
         let mut answer = [Decision::NOT_READY];
-        let basis = self.decide(floor, &[asked], &mut answer);
+        let basis = self.decide(floor, &asked, &mut answer);
         let [answer] = answer;
         Ok(Response::new(response(answer, basis.position, basis.valid_for)))
     }
@@ -211,8 +222,21 @@ impl DecisionService for Decisions {
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
         let mut answers = vec![Decision::NOT_READY; asked.len()];
-        let basis = self.decide(floor, &asked, &mut answers);
+        let basis = self.decide(floor, &asked[..], &mut answers);
         Ok(Response::new(responses(&answers, basis.position, basis.valid_for)))
+    }
+
+    type StreamCanTrainStream = ReceiverStream<Result<StreamCanTrainResponse, Status>>;
+
+    async fn stream_can_train(
+        &self,
+        request: Request<Streaming<StreamCanTrainRequest>>,
+    ) -> Result<Response<Self::StreamCanTrainStream>, Status> {
+        let full = |_| status(Refusal::Overloaded { retry_after: STREAM_RETRY_AFTER });
+        let place = Arc::clone(&self.node.streams).try_acquire_owned().map_err(full)?;
+        let corpus = Corpus::new(Decisions::new(Arc::clone(&self.node)), place);
+        let stopped = self.node.leaving.clone();
+        Ok(Response::new(dialogue::hold(request.into_inner(), corpus, stopped)))
     }
 }
 
@@ -320,7 +344,7 @@ mod tests {
         let mut answers = [Decision::NOT_READY];
         let request = request("ada");
         let readings = Played { now, wall, lease, table };
-        let basis = decide(&readings, floor, &[asked(&request).unwrap()], &mut answers);
+        let basis = decide(&readings, floor, &asked(&request).unwrap(), &mut answers);
         (answers[0].reason, basis)
     }
 

@@ -34,7 +34,7 @@ impl Answers {
     /// Decides now, from what the node has.
     pub fn can_train(&self, asked: &Asked<'_>) -> Answer {
         let mut answer = [Decision::NOT_READY];
-        let Basis { position, valid_for } = self.0.decide(None, std::slice::from_ref(asked), &mut answer);
+        let Basis { position, valid_for } = self.0.decide(None, asked, &mut answer);
         let [decision] = answer;
         Answer { decision, position, valid_for: if decision.is_allow() { valid_for } else { Span::ZERO } }
     }

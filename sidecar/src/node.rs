@@ -17,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 /// So many calls may wait for their `min_position` at once; a further one is answered STALE immediately.
 pub(crate) const WAITING_MAX: usize = 1024;
 
+/// So many streams of corpora may be open at once; a further one is refused. Each may hold a message of 1 MiB, and what
+/// it is decoded to.
+pub(crate) const STREAMS_MAX: usize = 64;
+
 /// Where the sidecar stands, for people and probes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -73,6 +77,7 @@ pub(crate) struct Node {
     pub(crate) table: Table,
     pub(crate) standing: watch::Sender<Standing>,
     pub(crate) waiting: Semaphore,
+    pub(crate) streams: Arc<Semaphore>,
     /// Cancelled when the sidecar begins to stop (R12), or can go on no longer: no probe finds it ready from then on,
     /// no call waits, and every stream ends with `Refusal::NotServing`.
     pub(crate) leaving: CancellationToken,
@@ -88,6 +93,7 @@ impl Node {
             table: Table::new(),
             standing: watch::Sender::new(Standing::new(State::Cold, None, None, "")),
             waiting: Semaphore::new(WAITING_MAX),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             leaving: CancellationToken::new(),
             counters: Counters::new(),
             noted: Noted::new(),

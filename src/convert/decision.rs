@@ -13,6 +13,24 @@ use consent_core::words::{IdKey, Position, Span, Timestamp};
 /// The most questions of one batch.
 pub const BATCH_MAX: usize = 1000;
 
+/// Checked questions, in order.
+pub trait Questions {
+    /// They, as a table can look them up whose ids are hashed under this secret.
+    fn under(&self, key: &IdKey) -> impl Iterator<Item = Question<'_>>;
+}
+
+impl Questions for Asked<'_> {
+    fn under(&self, key: &IdKey) -> impl Iterator<Item = Question<'_>> {
+        std::iter::once(self.question(key))
+    }
+}
+
+impl Questions for [Asked<'_>] {
+    fn under(&self, key: &IdKey) -> impl Iterator<Item = Question<'_>> {
+        self.iter().map(|asked| asked.question(key))
+    }
+}
+
 /// A checked question, its ids still in text.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
@@ -119,11 +137,17 @@ pub fn responses(
     pb::BatchCanTrainResponse {
         answers: decisions.iter().map(answer).collect(),
         position: position.map(Into::into),
-        valid_for: decisions.iter().any(|decision| decision.is_allow()).then(|| to_duration(valid_for)),
+        valid_for: allows_any(decisions).then(|| to_duration(valid_for)),
     }
 }
 
-const fn verdict(decision: Decision) -> pb::Decision {
+/// Is any of them an ALLOW?
+pub(super) fn allows_any(decisions: &[Decision]) -> bool {
+    decisions.iter().any(|decision| decision.is_allow())
+}
+
+/// The wire's name of a decision.
+pub(super) const fn verdict(decision: Decision) -> pb::Decision {
     if decision.is_allow() { pb::Decision::Allow } else { pb::Decision::Deny }
 }
 

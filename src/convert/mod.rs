@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod answer;
+pub mod columns;
 pub mod consent;
 pub mod decision;
 pub mod event;

@@ -250,7 +250,8 @@ async fn assemble<S: Store>(
         terms,
     };
     let reader = store.reader();
-    let parts = service::Parts { reader, lane, confirmations, id_key, lease, noted: Arc::clone(&noted) };
+    let (leave, of_writes) = (stops.leave.clone(), Arc::clone(&noted));
+    let parts = service::Parts { reader, lane, confirmations, id_key, lease, noted: of_writes, leave };
     service::add(&mut routes, parts);
     let shared = sync::Shared { reader: store.reader(), ring, events, id_key, snapshots, noted };
     let sync = sync::Sync::new(shared, seats, sessions.clone(), stops.part.clone());

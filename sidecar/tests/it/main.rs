@@ -11,6 +11,7 @@ mod node;
 mod resync;
 mod script;
 mod serving;
+mod stream;
 
 #[path = "../../../tests/support/copy.rs"]
 mod copy;

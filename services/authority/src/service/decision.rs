@@ -8,25 +8,39 @@
 use super::snapshot;
 use crate::store::{Reader, StoreError};
 use consent::clock;
-use consent::convert::decision as wire;
+use consent::convert::columns::{column_responses, columns};
+use consent::convert::decision::{self as wire, Questions};
+use consent::dialogue::{self, Answer};
 use consent::pb::{self, decision_service_server::DecisionService};
 use consent::status::status;
 use consent_core::confirm::Lease;
 use consent_core::decision::{Decision, Question, decide};
 use consent_core::head::HeadKey;
+use consent_core::refusal::Refusal;
 use consent_core::words::{IdKey, Position, Span};
-use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
+/// So many streams at once: each has the primary read two thousand heads for a message.
+pub(crate) const STREAMS_MAX: usize = 8;
+/// When a stream that found no place may try again.
+const STREAM_RETRY_AFTER: Span = Span::from_millis(1000);
 /// Attempts, where a slow read uses up an answer's time before it can be given.
 const ATTEMPTS: u32 = 2;
 
 /// The service over one store's readers and the replica's own lease.
+#[derive(Clone)]
 pub(crate) struct Decisions<R> {
     pub(crate) reader: R,
     pub(crate) id_key: IdKey,
     /// RL: what the grantor holds by its last renewal; none before the first, and when it was fenced.
     pub(crate) lease: watch::Receiver<Option<Lease>>,
+    pub(crate) streams: Arc<Semaphore>,
+    /// Cancelled when the replica leaves: streams end.
+    pub(crate) leave: CancellationToken,
 }
 
 /// Answers from one state.
@@ -60,6 +74,41 @@ impl<R: Reader> DecisionService for Decisions<R> {
         let questions: Vec<_> = asked.iter().map(|asked| asked.question(&self.id_key)).collect();
         let answers = self.answer(&questions, min_position).await.map_err(|error| status(error.into()))?;
         Ok(Response::new(wire::responses(&answers.decisions, answers.position, answers.valid_for)))
+    }
+
+    type StreamCanTrainStream = ReceiverStream<Result<pb::StreamCanTrainResponse, Status>>;
+
+    async fn stream_can_train(
+        &self,
+        request: Request<Streaming<pb::StreamCanTrainRequest>>,
+    ) -> Result<Response<Self::StreamCanTrainStream>, Status> {
+        let full = |_| status(Refusal::Overloaded { retry_after: STREAM_RETRY_AFTER });
+        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(full)?;
+        let corpus = Corpus { decisions: self.clone(), _place: place };
+        Ok(Response::new(dialogue::hold(request.into_inner(), corpus, self.leave.clone())))
+    }
+}
+
+/// One stream, each of whose messages is one read of the primary: so of no more heads than a batch is, or the read
+/// would take longer than an answer may be relied upon.
+struct Corpus<R> {
+    decisions: Decisions<R>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<R: Reader> Answer<pb::StreamCanTrainRequest> for Corpus<R> {
+    type Given = pb::StreamCanTrainResponse;
+
+    async fn answer(
+        &mut self,
+        request: pb::StreamCanTrainRequest,
+    ) -> Result<pb::StreamCanTrainResponse, Status> {
+        let columns = columns(&request, wire::BATCH_MAX).map_err(status)?;
+        let min_position = wire::min_position(request.min_position.as_ref()).map_err(status)?;
+        let questions: Vec<_> = columns.under(&self.decisions.id_key).collect();
+        let answers = self.decisions.answer(&questions, min_position).await;
+        let answers = answers.map_err(|error| status(error.into()))?;
+        Ok(column_responses(&answers.decisions, answers.position, answers.valid_for))
     }
 }
 
@@ -132,7 +181,8 @@ mod tests {
         sqlite::migrate(directory.path(), EPOCH, id_key).await.expect("migrated");
         let store = SqliteStore::open(directory.path()).await.expect("a store");
         let (own, lease_seen) = watch::channel(None);
-        let decisions = Decisions { reader: store.reader(), id_key, lease: lease_seen };
+        let (streams, leave) = (Arc::new(Semaphore::new(STREAMS_MAX)), CancellationToken::new());
+        let decisions = Decisions { reader: store.reader(), id_key, lease: lease_seen, streams, leave };
         let artifact = pb::Artifact {
             id: "artifact".to_owned(),
             collected_at: Some(consent::convert::to_timestamp(clock::wall())),

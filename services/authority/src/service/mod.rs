@@ -22,7 +22,8 @@ use ::consent::serve::MESSAGE_LEN_MAX;
 use consent_core::confirm::Lease;
 use consent_core::words::IdKey;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
 /// What the services stand on.
@@ -34,15 +35,18 @@ pub(crate) struct Parts<R> {
     /// RL: what the grantor holds by its last renewal; none before the first, and once it was fenced.
     pub(crate) lease: watch::Receiver<Option<Lease>>,
     pub(crate) noted: Arc<Noted>,
+    /// Cancelled when the replica leaves.
+    pub(crate) leave: CancellationToken,
 }
 
 /// Adds ConsentService, PolicyService and DecisionService.
 pub(crate) fn add<R: Reader>(routes: &mut RoutesBuilder, parts: Parts<R>) {
-    let Parts { reader, lane, confirmations, id_key, lease, noted } = parts;
+    let Parts { reader, lane, confirmations, id_key, lease, noted, leave } = parts;
     let writes = writes::Writes { lane, confirmations, noted };
     let consent = consent::Consent { writes: writes.clone(), reader: reader.clone(), id_key };
     let policy = policy::Policy { writes, reader: reader.clone() };
-    let decisions = decision::Decisions { reader, id_key, lease };
+    let streams = Arc::new(Semaphore::new(decision::STREAMS_MAX));
+    let decisions = decision::Decisions { reader, id_key, lease, streams, leave };
     routes
         .add_service(ConsentServiceServer::new(consent).max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(PolicyServiceServer::new(policy).max_decoding_message_size(MESSAGE_LEN_MAX))

@@ -6,7 +6,7 @@ use crate::batch::{
 use crate::stand::{OnPostgres, Stand};
 use consent_authority::store::{Reader, Store};
 use consent_core::head::HeadKey;
-use consent_core::words::Revision;
+use consent_core::words::{AccountKey, Revision};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -79,6 +79,11 @@ pub(crate) async fn pages_of_heads_are_complete_while_writes_go_on<S: Stand>(sta
     assert_eq!(heads, expected);
 }
 
+/// An account that nobody has mentioned.
+fn stranger(number: u128) -> HeadKey {
+    HeadKey::Account(AccountKey::new((u128::MAX - number).to_be_bytes()))
+}
+
 pub(crate) async fn heads_of_one_snapshot_bring_policy_and_organization<S: Stand>(stand: S) {
     let store = stand.opened().await;
     let mut writer = store.writer().await.expect("a writer");
@@ -92,6 +97,8 @@ pub(crate) async fn heads_of_one_snapshot_bring_policy_and_organization<S: Stand
         (vec![account(3), of, HeadKey::Policy], vec![HeadKey::Policy, of, account(3)]),
         (vec![account(4), account(99)], vec![HeadKey::Policy, account(4)]),
         (vec![], vec![HeadKey::Policy]),
+        // More than the largest batch has: two for each question.
+        ((0..8191).map(stranger).chain([account(4)]).collect(), vec![HeadKey::Policy, account(4)]),
     ] {
         let (head, mut heads) = store.reader().heads_of(&asked).await.expect("the heads");
         heads.sort_by_key(|head| head.key);
