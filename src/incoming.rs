@@ -5,6 +5,7 @@
 //! and cut it off would have its caller come back at once. Where the process is out of file descriptors, `accept`
 //! fails again immediately, and tonic tries again immediately: here that waits for a moment, and is logged.
 
+use crate::metrics::Gauge;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Bounded<S> {
     /// Taken before the connection that will have it.
     seat: Option<OwnedSemaphorePermit>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// How many are open.
+    open: Gauge,
     /// What was logged last, so that a trouble that stays is logged once.
     trouble: Option<Trouble>,
 }
@@ -42,7 +45,13 @@ impl<S> Bounded<S> {
     /// Takes at most `connections` from `listener` at once.
     pub fn new(listener: S, connections: usize) -> Bounded<S> {
         let seats = PollSemaphore::new(Arc::new(Semaphore::new(connections)));
-        Bounded { listener, seats, seat: None, pause: None, trouble: None }
+        Bounded { listener, seats, seat: None, pause: None, open: Gauge::default(), trouble: None }
+    }
+
+    /// The same, with those that are open counted in this gauge.
+    #[must_use]
+    pub fn counted_in(self, open: &Gauge) -> Bounded<S> {
+        Bounded { open: open.clone(), ..self }
     }
 
     fn poll_seat(&mut self, cx: &mut Context<'_>) -> Poll<Option<OwnedSemaphorePermit>> {
@@ -90,7 +99,7 @@ where
                     if this.seats.available_permits() > 0 {
                         this.trouble = None;
                     }
-                    return Poll::Ready(Some(Ok(Seated { io, _seat: seat })));
+                    return Poll::Ready(Some(Ok(Seated { io, _seat: Seat::new(seat, &this.open) })));
                 }
                 Poll::Ready(Some(Err(error))) if is_of_the_peer(&error) => this.seat = Some(seat),
                 Poll::Ready(Some(Err(error))) => {
@@ -111,7 +120,27 @@ where
 #[derive(Debug)]
 pub struct Seated<IO> {
     io: IO,
-    _seat: OwnedSemaphorePermit,
+    _seat: Seat,
+}
+
+/// What a connection has for as long as it is open.
+#[derive(Debug)]
+struct Seat {
+    _permit: OwnedSemaphorePermit,
+    open: Gauge,
+}
+
+impl Seat {
+    fn new(permit: OwnedSemaphorePermit, open: &Gauge) -> Seat {
+        open.inc();
+        Seat { _permit: permit, open: open.clone() }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
 }
 
 impl<IO> Seated<IO> {
@@ -199,14 +228,16 @@ mod tests {
 
     #[tokio::test]
     async fn one_more_than_the_bound_waits_until_another_ends() {
-        let mut bounded = listener(vec![Ok("a"), Ok("b"), Ok("c")], 2);
+        let open = Gauge::default();
+        let mut bounded = listener(vec![Ok("a"), Ok("b"), Ok("c")], 2).counted_in(&open);
         let (a, b) = (take(&mut bounded).unwrap(), take(&mut bounded).unwrap());
-        assert_eq!((a.io, b.io), ("a", "b"));
+        assert_eq!((a.io, b.io, open.get()), ("a", "b", 2));
         assert!(take(&mut bounded).is_none());
         // In another form it is the same one.
         let a = a.try_map(|io| Ok(io.len())).unwrap();
         assert!(take(&mut bounded).is_none());
         assert!(a.try_map(|_| Err::<(), _>(Errno::BADF.into())).is_err());
+        assert_eq!(open.get(), 1);
         assert_eq!(take(&mut bounded).unwrap().io, "c");
     }
 

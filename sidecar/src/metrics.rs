@@ -6,7 +6,7 @@
 
 use crate::durable::Waiting;
 use crate::node::{Node, Standing};
-use consent::metrics::{Collector, Counter, DescriptorEncoder, Histogram, Page, Per};
+use consent::metrics::{Collector, Counter, DescriptorEncoder, Gauge, Histogram, Page, Per};
 use consent::{VERSION, clock, label};
 use consent_core::confirm::holder::{Cause, State};
 use consent_core::decision::Reason;
@@ -19,6 +19,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 /// From 1 ms to 10 minutes, in seconds.
 const DELAYS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
+
+label! {
+    /// What is listened on.
+    pub(crate) enum Listener = "listener" {
+        Tcp = "tcp",
+        Unix = "unix",
+    }
+}
 
 label! {
     /// What a change was of.
@@ -134,6 +142,7 @@ pub(crate) struct Noted {
     pub(crate) lost: Per<Lost, Counter>,
     pub(crate) resyncs: Per<Resync, Counter>,
     pub(crate) waits: Per<Wait, Counter>,
+    pub(crate) connections: Per<Listener, Gauge>,
     pub(crate) snapshots: Counter,
     pub(crate) redis: Redis,
     events: Per<Kind, Counter>,
@@ -176,6 +185,7 @@ impl Noted {
             lost: Per::default(),
             resyncs: Per::default(),
             waits: Per::default(),
+            connections: Per::default(),
             snapshots: Counter::default(),
             redis: Redis::default(),
             events: Per::default(),
@@ -246,7 +256,8 @@ impl SidecarPage {
             "Calls with a min_position: met, or answered STALE since the deadline came (late), \
              as many waited as may (full), or the sidecar stops (stopping).",
             &self.node.noted.waits,
-        )
+        )?;
+        page.per("consent_connections", "Callers' connections that are open.", &self.node.noted.connections)
     }
 
     fn standing(&self, page: &mut Page<'_>) -> fmt::Result {

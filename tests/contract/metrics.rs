@@ -189,6 +189,8 @@ async fn what_happens_is_counted_and_nobody_is_named() {
     assert_eq!(states.map(|(_, is_it)| is_it).sum::<f64>(), 1.0);
     assert_eq!(sidecar.number(r#"consent_sidecar_state{state="live"}"#), 1.0);
     assert!(sidecar.number("consent_lease_left_seconds") > 0.0);
+    assert_eq!(sidecar.number(r#"consent_connections{listener="tcp"}"#), 1.0);
+    assert_eq!(sidecar.number(r#"consent_connections{listener="unix"}"#), 0.0);
 
     assert_eq!(authority.number("consent_head_revision"), revision);
     assert_eq!(authority.number("consent_effective_revision"), revision);
@@ -203,6 +205,7 @@ async fn what_happens_is_counted_and_nobody_is_named() {
     assert_eq!(authority.number("consent_sidecars"), 1.0);
     assert_eq!(authority.number("consent_replicas"), 1.0);
     assert_eq!(authority.number("consent_hold"), 0.0);
+    assert_eq!(authority.number(r#"consent_connections{listener="tcp"}"#), 2.0);
     for kind in ["snapshot", "frames"] {
         assert!(authority.number(&format!(r#"consent_watch_sent_bytes_total{{kind="{kind}"}}"#)) > 0.0);
     }

@@ -146,11 +146,11 @@ async fn begin<S: Store>(store: S, config: &Config, limits: Limits) -> Result<Au
     let port = config.metrics.map(bind_metrics).transpose()?;
     let metrics = port.as_ref().map(Port::address);
     let (routes, page) = assemble(&mut tasks, &store, &head, config, limits, &stops, &sessions).await?;
+    let leave = stops.leave.clone();
+    let incoming = Bounded::new(incoming, limits.connections).counted_in(&page.noted.connections);
     if let Some(port) = port {
         tasks.spawn(named("metrics", show(port, page, stops.finish.clone())));
     }
-    let leave = stops.leave.clone();
-    let incoming = Bounded::new(incoming, limits.connections);
     tasks.spawn(named("listener", listen(routes, incoming, leave)));
     tell(address, metrics, &head, config);
     let (failing, failed) = oneshot::channel();

@@ -8,7 +8,7 @@ use crate::lane::Queues;
 use crate::ring::Ring;
 use crate::store::Seen;
 use crate::sync::Ended;
-use consent::metrics::{Collector, Counter, DescriptorEncoder, Histogram, Page, Per};
+use consent::metrics::{Collector, Counter, DescriptorEncoder, Gauge, Histogram, Page, Per};
 use consent::said::Said;
 use consent::{VERSION, clock, label};
 use consent_core::confirm::Lease;
@@ -112,6 +112,7 @@ impl From<Option<&Ended>> for Closed {
 pub(crate) struct Noted {
     pub(crate) writes: Per<Method, Per<Outcome, Counter>>,
     pub(crate) closed: Per<Closed, Counter>,
+    pub(crate) connections: Gauge,
     confirmed: Per<Confirmed, Counter>,
     confirmation: Histogram,
     sent: Per<Sent, Counter>,
@@ -125,6 +126,7 @@ impl Noted {
         Noted {
             writes: Per::default(),
             closed: Per::default(),
+            connections: Gauge::default(),
             confirmed: Per::default(),
             confirmation: Histogram::new(CONFIRMATIONS),
             sent: Per::default(),
@@ -225,6 +227,12 @@ impl AuthorityPage {
             "Writes that were found made before, by their request_id: retries of callers, and of the lane \
              itself after a commit with an unknown outcome.",
             self.seen.replays.get(),
+        )?;
+        let open = self.noted.connections.get() as f64;
+        page.gauges(
+            "consent_connections",
+            "Connections that are open, those of sidecars included.",
+            [([("listener", "tcp")], open)],
         )?;
         let (opt_outs, others) = self.queues.lengths();
         page.gauges(

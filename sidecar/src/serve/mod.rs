@@ -12,6 +12,7 @@ pub use peers::Peers;
 
 use crate::decision::Decisions;
 use crate::health::Probes;
+use crate::metrics::Listener;
 use crate::node::Node;
 use crate::status::StatusPage;
 use crate::thread::start as start_thread;
@@ -19,6 +20,7 @@ use crate::{Config, StartError};
 use accept::{HANDED_MAX, hand_out};
 use consent::files::make_room;
 use consent::incoming::Bounded;
+use consent::metrics::{Gauge, Per};
 use consent::pb::decision_service_server::{self, DecisionServiceServer};
 use consent::pb::sidecar_service_server::{self, SidecarServiceServer};
 use consent::serve::{MESSAGE_LEN_MAX, add_reflection, listen_tcp};
@@ -59,13 +61,14 @@ pub(crate) async fn start(
     config: &Config,
     connections: usize,
 ) -> Result<Served, StartError> {
-    start_serving(config, connections, || routes(node)).await
+    start_serving(config, connections, &node.noted.connections, || routes(node)).await
 }
 
 /// Each thread gets routes of its own: they are counted at each call, and a count that threads share is slow.
 async fn start_serving(
     config: &Config,
     connections: usize,
+    open: &Per<Listener, Gauge>,
     routes: impl Fn() -> Result<Routes, StartError>,
 ) -> Result<Served, StartError> {
     let Config { listen, socket, cores, .. } = config;
@@ -97,10 +100,10 @@ async fn start_serving(
         to_tcp.push(over_tcp);
         to_unix.push(over_unix);
     }
-    let tcp = hand_out(Bounded::new(tcp, connections), to_tcp);
+    let tcp = hand_out(Bounded::new(tcp, connections).counted_in(open.of(Listener::Tcp)), to_tcp);
     parts.spawn(until_stopped(stop.clone(), tcp));
     if let Some(unix) = unix {
-        let unix = hand_out(Bounded::new(unix, connections), to_unix);
+        let unix = hand_out(Bounded::new(unix, connections).counted_in(open.of(Listener::Unix)), to_unix);
         parts.spawn(until_stopped(stop, unix));
     }
     let socket = socket.as_ref().map(|socket| socket.path.clone());
@@ -253,7 +256,7 @@ mod tests {
     async fn traced(directory: &TempDir, cores: usize) -> (Served, mpsc::Receiver<()>) {
         let (hanging, hang) = mpsc::channel(8);
         let routes = || Ok(Routes::new(SidecarServiceServer::new(Traced(hanging.clone()))));
-        (start_serving(&config(directory, cores), 8, routes).await.unwrap(), hang)
+        (start_serving(&config(directory, cores), 8, &Per::default(), routes).await.unwrap(), hang)
     }
 
     #[tokio::test]
