@@ -4,6 +4,7 @@
 //! not waited for would be taken for the next one's. Whoever goes on after an error looks at what is there first.
 
 use super::address::RedisAddress;
+use super::layout::PLACE;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
 use std::time::Duration;
@@ -51,7 +52,11 @@ impl Server {
         // The timeout covers the socket, not what is said over it first.
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let connected = tokio::time::timeout(CONNECT_WITHIN + REPLY_WITHIN, connecting).await;
-        self.connection = Some(connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??);
+        let mut connection = connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        // Whoever is not let in hears it now: the client's own task panics over a transaction that is refused from its
+        // first word on. It may do this, for it does so anyway; and no value makes it an error.
+        redis::cmd("MGET").arg(PLACE).exec_async(&mut connection).await?;
+        self.connection = Some(connection);
         Ok(true)
     }
 

@@ -12,6 +12,8 @@ use consent::pb::{
 use consent_core::words::Timestamp;
 use consent_sidecar::{Config, Sidecar};
 use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -25,7 +27,8 @@ pub(crate) struct Node {
 
 pub(crate) fn config(authorities: &[&Authority]) -> Config {
     let authorities = authorities.iter().map(|authority| authority.url.clone()).collect();
-    Config::new(authorities, SocketAddr::from(([127, 0, 0, 1], 0)))
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    Config { metrics: Some(anywhere), ..Config::new(authorities, anywhere) }
 }
 
 impl Node {
@@ -65,6 +68,17 @@ impl Node {
 
     pub(crate) async fn is(&self, state: SidecarState) -> GetStatusResponse {
         until(state.as_str_name(), || self.status(), |status| status.state() == state).await
+    }
+
+    /// The number of one row of its metrics; none if there is no such row.
+    pub(crate) async fn metric(&self, row: &str) -> Option<f64> {
+        let address = self.sidecar.metrics().expect("a port");
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: node\r\n\r\n").await.expect("it reads");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.expect("it answers");
+        let number = page.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(' '))?;
+        Some(number.parse().expect("a number"))
     }
 
     pub(crate) async fn health(&self, service: &str) -> ServingStatus {

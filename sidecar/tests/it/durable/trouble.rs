@@ -10,16 +10,22 @@ use consent_core::words::Choice;
 use redis::Commands;
 
 /// Breaks Redis under a node that is LIVE; then somebody opts out. The opt-out is answered and acked all the same.
-/// When Redis is well again the copy is good for a restart.
-async fn is_outlasted(hurt: impl FnOnce(&mut Stage), heal: impl FnOnce(&mut Stage)) {
+/// When Redis is well again the copy is good for a restart. Meanwhile the trouble is counted under its kind.
+async fn is_outlasted(kind: &str, hurt: impl FnOnce(&mut Stage), heal: impl FnOnce(&mut Stage)) {
     let mut stage = Stage::set().await;
     let (node, mut session) = stage.first_run().await;
     node.answers(Reason::PlanDefaultIn).await;
     hurt(&mut stage);
     opts_out(&mut stage, &mut session).await;
     node.answers(Reason::AccountOptedOut).await;
+    let row = format!("consent_redis_errors_total{{kind=\"{kind}\"}}");
+    until(&row, || node.metric(&row), |count| count.is_some_and(|count| count > 0.0)).await;
     heal(&mut stage);
     stage.kept().await;
+    let stands_at = Some(stage.ledger.place.revision.get() as f64);
+    until("the copy", || node.metric("consent_redis_written_revision"), |at| *at == stands_at).await;
+    assert_eq!(node.metric("consent_redis_connected").await, Some(1.0));
+    assert_eq!(node.metric("consent_redis_backlog_changes").await, Some(0.0));
     drop((node, session));
     stage.goes_on(Reason::AccountOptedOut).await;
 }
@@ -41,7 +47,7 @@ async fn out_of_memory() {
         run(stage, &["CONFIG SET maxmemory 1"]);
         assert!(stage.redis.run("SET x y").unwrap_err().contains("OOM"));
     };
-    is_outlasted(full, |stage| run(stage, &["CONFIG SET maxmemory 0"])).await;
+    is_outlasted("memory", full, |stage| run(stage, &["CONFIG SET maxmemory 0"])).await;
 }
 
 #[tokio::test]
@@ -50,7 +56,7 @@ async fn read_only() {
         run(stage, &["REPLICAOF 127.0.0.1 1"]);
         assert!(stage.redis.run("SET x y").unwrap_err().to_uppercase().contains("READONLY"));
     };
-    is_outlasted(replica, |stage| run(stage, &["REPLICAOF NO ONE"])).await;
+    is_outlasted("read_only", replica, |stage| run(stage, &["REPLICAOF NO ONE"])).await;
 }
 
 #[tokio::test]
@@ -71,7 +77,7 @@ async fn a_password_that_the_node_does_not_have() {
         let mut con = redis::Client::open(url).unwrap().get_connection().unwrap();
         redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).exec(&mut con).unwrap();
     };
-    is_outlasted(locked, unlocked).await;
+    is_outlasted("denied", locked, unlocked).await;
 }
 
 #[tokio::test]
@@ -89,17 +95,23 @@ async fn a_disk_that_takes_no_dump() {
         std::fs::remove_dir(stage.redis.dump()).unwrap();
         run(stage, &["SAVE"]);
     };
-    is_outlasted(broken, repaired).await;
+    is_outlasted("read_only", broken, repaired).await;
 }
 
 #[tokio::test]
 async fn a_server_that_hangs() {
-    is_outlasted(|stage| stage.redis.pause().unwrap(), |stage| stage.redis.go_on().unwrap()).await;
+    is_outlasted("unreachable", |stage| stage.redis.pause().unwrap(), |stage| stage.redis.go_on().unwrap())
+        .await;
 }
 
 #[tokio::test]
 async fn a_server_that_was_killed_and_comes_back_empty() {
-    is_outlasted(|stage| stage.redis.kill_hard().unwrap(), |stage| stage.redis.restart().unwrap()).await;
+    is_outlasted(
+        "unreachable",
+        |stage| stage.redis.kill_hard().unwrap(),
+        |stage| stage.redis.restart().unwrap(),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -110,12 +122,12 @@ async fn a_server_that_comes_back_with_an_older_dump() {
         stage.redis.kill_hard().unwrap();
         stage.redis.put_dump(&dump).unwrap();
     };
-    is_outlasted(swapped, |stage| stage.redis.restart().unwrap()).await;
+    is_outlasted("unreachable", swapped, |stage| stage.redis.restart().unwrap()).await;
 }
 
 #[tokio::test]
 async fn everything_flushed() {
-    is_outlasted(|stage| run(stage, &["FLUSHALL"]), |_| ()).await;
+    is_outlasted("foreign", |stage| run(stage, &["FLUSHALL"]), |_| ()).await;
 }
 
 /// A command that is refused because of what lies there would be refused for ever: the copy is written anew.
