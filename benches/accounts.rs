@@ -13,6 +13,8 @@ use consent_core::head::{AccountHead, AccountProduct, Head, HeadKey, KnownAccoun
 use consent_core::ledger::{HeadRecord, State};
 use consent_core::policy::PolicyFile;
 use consent_core::words::{Choice, IdKey, PlanIndex, Restrictions, Revision, Seconds, Timestamp};
+use std::sync::atomic::{AtomicU64, Ordering};
+use uuid::Uuid;
 
 /// The secret of this deployment.
 pub(crate) const ID_KEY: IdKey = IdKey::new([7; 16]);
@@ -80,7 +82,7 @@ impl Accounts {
         CanTrainRequest {
             account: id(number),
             artifact: Some(Artifact {
-                id: format!("artifact-{artifact:012}"),
+                id: artifact_id(artifact),
                 product: "le_chat".to_owned(),
                 kind: "input".to_owned(),
                 collected_at: Some(to_timestamp(self.collected_at)),
@@ -96,9 +98,40 @@ pub(crate) fn expected(number: u64) -> Reason {
     if is_out(number) { Reason::AccountOptedOut } else { Reason::PlanDefaultIn }
 }
 
-/// The id of account `number`.
+/// Questions, or messages of them, that a server was paused over for longer than an answer may be relied on.
+static STALE: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a message that was answered STALE: right, and no decision.
+pub(crate) fn note_stale() {
+    STALE.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many there were.
+pub(crate) fn stale() -> u64 {
+    STALE.load(Ordering::Relaxed)
+}
+
+/// The id of an artifact.
+pub(crate) fn artifact_id(number: u64) -> String {
+    format!("artifact-{number:012}")
+}
+
+/// The id of account `number`: every other one is a UUID in text, as half of the world's are.
 pub(crate) fn id(number: u64) -> String {
-    format!("account-{number:012}")
+    if number.is_multiple_of(2) { format!("account-{number:012}") } else { uuid_text(number) }
+}
+
+/// A UUID for a number, of an account or an artifact.
+pub(crate) fn uuid(number: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&scattered(number).to_be_bytes());
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+/// The id that it stands for.
+fn uuid_text(number: u64) -> String {
+    Uuid::from_bytes(uuid(number)).hyphenated().to_string()
 }
 
 /// The revision of the one event of account `number`. The policy's is 1.

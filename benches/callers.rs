@@ -1,7 +1,9 @@
 //! Callers in a closed loop: each asks, waits for the answer, and asks again.
 
+use crate::accounts;
 use crate::kernel;
 use crate::slices::{Pair, Spread};
+use anyhow::ensure;
 use consent::clock;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -49,7 +51,7 @@ where
     F: Fn(usize, u64) -> A + Clone + Send + 'static,
     A: Future<Output = Result<(), Status>> + Send,
 {
-    let processor = kernel::processor_nanos(server)?;
+    let (processor, stale) = (kernel::processor_nanos(server)?, accounts::stale());
     let start = clock::now();
     let end = start.raw + u64::try_from(length.as_nanos())?;
     let mut tasks = JoinSet::new();
@@ -72,6 +74,13 @@ where
     }
     let nanos = clock::now().raw - start.raw;
     let processor = kernel::processor_nanos(server)? - processor;
+    // A pause now and then is the machine's. A server without a lease would be fast, and of no use.
+    let stale = accounts::stale() - stale;
+    ensure!(
+        20 * stale <= latencies.len() as u64 + 20,
+        "{stale} of {} calls are answered STALE",
+        latencies.len()
+    );
     latencies.sort_unstable();
     Ok(Slice { calls: latencies.len() as u64, nanos, processor, latencies })
 }

@@ -19,6 +19,7 @@ mod batch;
 mod bench;
 mod callers;
 mod cores;
+mod corpus;
 mod embedded;
 mod kernel;
 mod memory;
@@ -27,6 +28,7 @@ mod node;
 mod peers;
 mod raw;
 mod slices;
+mod stream;
 mod unary;
 
 #[path = "../tests/support/process.rs"]
@@ -41,9 +43,11 @@ use bench::Bench;
 use std::process::ExitCode;
 
 /// What there is, in the order in which it is run.
-const GROUPS: [(&str, &str); 4] = [
+const GROUPS: [(&str, &str); 6] = [
     ("unary", "CanTrain on the sidecar, against a server that answers without deciding"),
     ("batch", "BatchCanTrain of 1000, against the same server and against single questions"),
+    ("stream", "StreamCanTrain: decisions in a second of the server's processor time"),
+    ("corpus", "10^7 artifacts through one stream, and a consumer that stops reading"),
     ("embedded", "one decision in process, against one read of memory and the clocks"),
     ("memory", "memory of the sidecar for an account: load, growth, resync"),
 ];
@@ -55,6 +59,8 @@ async fn run_group(group: &str, bench: &mut Bench) -> anyhow::Result<()> {
     match group {
         "unary" => unary::run(bench).await,
         "batch" => batch::run(bench).await,
+        "stream" => stream::run(bench).await,
+        "corpus" => corpus::run(bench).await,
         "embedded" => embedded::run(bench).await,
         "memory" => memory::run(bench).await,
         "peers" => peers::run(bench).await,

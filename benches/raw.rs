@@ -4,11 +4,12 @@
 //! slice would be measured, and the server would wait for them.
 
 use bytes::{Buf, BufMut, Bytes};
+use tokio_stream::Stream;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 /// Messages as bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,4 +54,16 @@ pub(crate) async fn unary(channel: Channel, path: &'static str, request: Bytes) 
     let mut client = Grpc::new(channel);
     client.ready().await.map_err(|trouble| Status::unavailable(trouble.to_string()))?;
     Ok(client.unary(Request::new(request), PathAndQuery::from_static(path), Raw).await?.into_inner())
+}
+
+/// A stream each way.
+pub(crate) async fn streaming(
+    channel: Channel,
+    path: &'static str,
+    requests: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Streaming<Bytes>, Status> {
+    let mut client = Grpc::new(channel);
+    client.ready().await.map_err(|trouble| Status::unavailable(trouble.to_string()))?;
+    let path = PathAndQuery::from_static(path);
+    Ok(client.streaming(Request::new(requests), path, Raw).await?.into_inner())
 }

@@ -1,6 +1,6 @@
 //! CanTrain, one question a call: what deciding adds to a call that does everything else.
 
-use crate::accounts::{Accounts, expected, scattered};
+use crate::accounts::{Accounts, expected, note_stale, scattered};
 use crate::bench::{Bench, Goal, size};
 use crate::callers::{Slice, beside, in_a_loop};
 use crate::no_op;
@@ -101,11 +101,13 @@ impl Asking {
             let question = questions.question(account, artifact);
             async move {
                 let answer = client.can_train(question).await?.into_inner();
-                if answer.reason() == expected(account) {
-                    Ok(())
-                } else {
-                    Err(Status::internal(format!("account {account} is answered {:?}", answer.reason())))
+                let reason = answer.reason();
+                if reason == Reason::Stale {
+                    note_stale();
+                } else if reason != expected(account) {
+                    return Err(Status::internal(format!("account {account} is answered {reason:?}")));
                 }
+                Ok(())
             }
         })
         .await
