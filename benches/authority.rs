@@ -2,7 +2,8 @@
 //! would take hours, and grants it leases.
 //!
 //! A sidecar cannot tell it from a real one: welcome, pages, digest, frames, grants are the contract's, and it checks
-//! all of them. Heads are made up as they are sent.
+//! all of them. Heads are made up as they are sent, by number and so in no order of their keys: that is harder on whoever
+//! keeps them sorted than the order of a real store.
 
 use crate::accounts::{Accounts, ID_KEY, revision_of};
 use anyhow::Context;

@@ -31,8 +31,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// So many messages of authorities may wait for the driver; then their streams wait.
-const EVENTS: usize = 64;
+/// So many messages of authorities may wait for the driver; then their streams wait. Few, since each may be a page of a
+/// snapshot, which takes a hundred kilobytes once it is read: what waits here is memory beside the table that is built.
+const EVENTS: usize = 8;
 
 /// The driver.
 pub(crate) struct Driver {
