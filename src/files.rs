@@ -3,13 +3,13 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a server opens beside the connections that it takes: listeners, runtimes, its store or its Redis, its log.
+/// What a server opens beside that: listeners, a runtime, its store or its Redis, its log.
 const OWN: u64 = 128;
 
-/// Makes room for so many connections, within what the system allows this process. Where that is less the log says so,
-/// and the connections beyond it wait.
-pub fn make_room(connections: usize) {
-    let needed = OWN.saturating_add(connections as u64);
+/// Makes room for so many files, nearly all of them connections, within what the system allows this process. Where that
+/// is less the log says so, and the connections beyond it wait.
+pub fn make_room(files: usize) {
+    let needed = OWN.saturating_add(files as u64);
     let limit = getrlimit(Resource::Nofile);
     let wanted = raised(limit, needed);
     let is_set = setrlimit(Resource::Nofile, wanted);
@@ -20,7 +20,7 @@ pub fn make_room(connections: usize) {
             needed,
             "fewer files may be open than connections; raise the hard limit (ulimit -Hn, LimitNOFILE=)"
         ),
-        open_files => tracing::info!(open_files, needed, "as many files may be open"),
+        open_files => tracing::info!(open_files, needed, "so many files may be open"),
     }
 }
 

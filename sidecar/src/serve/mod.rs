@@ -75,7 +75,8 @@ async fn start_serving(
     if !listen.ip().is_loopback() {
         return Err(StartError::NotLoopback(*listen));
     }
-    make_room(if socket.is_some() { 2 * connections } else { connections });
+    let listeners = if socket.is_some() { 2 } else { 1 };
+    make_room(listeners * connections + cores.get() * thread::FILES);
     let failed = |at: String| move |source| StartError::Listen { at, source };
     let (address, tcp) = listen_tcp(*listen).await.map_err(failed(listen.to_string()))?;
     let unix = match socket {

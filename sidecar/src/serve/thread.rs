@@ -18,6 +18,9 @@ use tonic::service::Routes;
 
 /// How long calls under way may take to end when the sidecar stops.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
+/// How many files a thread has open for itself: those of its runtime.
+pub(super) const FILES: usize = 4;
+
 /// The connections that a thread is handed.
 pub(super) struct Handed {
     pub(super) tcp: mpsc::Receiver<Seated<OwnedFd>>,
