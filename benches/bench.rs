@@ -1,5 +1,6 @@
 //! One run: what is wanted of it, the lines that it prints, and how it ends.
 
+use crate::accounts;
 use crate::arguments::Arguments;
 use crate::cores::Cores;
 use crate::slices::Spread;
@@ -134,6 +135,12 @@ impl Bench {
         let short = if self.arguments.is_checked { self.short } else { 0 };
         let nothing = u64::from(self.lines == 0 && self.failed == 0);
         let failed = self.failed + short + nothing;
+        if accounts::stale() > 0 {
+            self.note(&format!(
+                "{} messages were answered STALE: their server was paused",
+                accounts::stale()
+            ));
+        }
         println!("{} held, {} short", self.held, self.short);
         println!("{} passed, {failed} failed", self.lines - short);
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
