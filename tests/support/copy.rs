@@ -106,9 +106,10 @@ pub(crate) fn sealed_marker(marker: &[u8], secret: &IdKey) -> Vec<u8> {
     forge_marker(marker, at::SEAL, seal.bytes(), secret)
 }
 
-/// Where a marker says that its copy stands.
+/// Where a marker says that its copy stands; none for what is too short to be one.
 pub(crate) fn place(marker: &[u8]) -> Option<Place> {
     let array = |at: usize| marker.get(at..at + 32)?.try_into().ok();
+    (marker.len() == at::SEAL + 32 + 32).then_some(())?;
     Some(Place {
         epoch: Epoch::new(marker.get(at::EPOCH..at::EPOCH + 16)?.try_into().ok()?),
         revision: Revision::new(u64::from_be_bytes(

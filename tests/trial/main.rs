@@ -35,7 +35,8 @@ const USAGE: &str = "usage: trial VERB [ARG]
   demo             the first minute of the README, played and checked
   crash [N]        kill -9 of the authority under 64 writers, and of the sidecar: N times each, on each store
   cutoff [N]       the sidecar cut off from its authority N times in each way
-  redis [N]        kill -9 of the sidecar under writes, N times, its Redis lagging, hung, killed, wiped, swapped or edited
+  redis [N]        kill -9 of the sidecar under writes, N times, its Redis lagging, hung, killed, wiped or swapped; and
+                   a tenth as often with each way to tamper with it
   hold [MINUTES]   answers used while people opt out; then the same with a fault planted
 ";
 
@@ -61,7 +62,7 @@ async fn run(arguments: &[String], tally: &mut Tally) -> anyhow::Result<()> {
         Some("demo") => demo::run(tally).await,
         Some("crash") => crash::run(tally, number(argument, 3)?).await,
         Some("cutoff") => cutoff::run(tally, number(argument, 2)?).await,
-        Some("redis") => warm::run(tally, number(argument, 14)?).await,
+        Some("redis") => warm::run(tally, number(argument, 1_000)?).await,
         Some("hold") => hold::run(tally, number(argument, 0.2)?).await,
         Some(other) => bail!("no such verb: {other}\n{USAGE}"),
         None => bail!("{USAGE}"),

@@ -9,7 +9,7 @@ mod authority;
 mod sidecar;
 mod writer;
 
-pub(crate) use sidecar::{Seen, first_accept};
+pub(crate) use sidecar::first_accept;
 
 use crate::cluster::StoreKind;
 use crate::random::Random;

@@ -100,22 +100,22 @@ pub(crate) async fn first_accept(socket: &str) -> anyhow::Result<Node> {
 /// What a sidecar answered from its first breath on, about somebody who opted out while it was dead and about a
 /// bystander.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+struct Seen {
     /// It has said that it is LIVE.
-    pub(crate) live: bool,
+    live: bool,
     /// It allows the bystander, and knows of the opt-out.
-    pub(crate) allowed_bystander: bool,
+    allowed_bystander: bool,
     /// Answers before it was LIVE.
-    pub(crate) early: BTreeMap<Reason, u64>,
+    early: BTreeMap<Reason, u64>,
     /// Answers about those who opted out.
-    pub(crate) opted_out: u64,
+    opted_out: u64,
     /// What must not be.
-    pub(crate) wrong: Vec<String>,
+    wrong: Vec<String>,
 }
 
 impl Seen {
     /// Two answers, then the state: not yet LIVE after them means not LIVE before them.
-    pub(crate) async fn ask(
+    async fn ask(
         &mut self,
         node: &mut Node,
         person: &str,
