@@ -57,21 +57,31 @@ impl Digest {
 
     /// A head came; `head` is its canonical bytes.
     pub fn add(&mut self, secret: &DigestKey, key: HeadKey, head: &[u8]) {
-        let mut carry = 0;
-        for (byte, term) in self.0.iter_mut().zip(secret.term(key, head)) {
-            carry += u16::from(*byte) + u16::from(term);
-            *byte = (carry & 0xff) as u8;
-            carry >>= 8;
-        }
+        let mut carry = false;
+        self.each_limb(&secret.term(key, head), |limb, term| {
+            let (sum, over) = limb.overflowing_add(term);
+            let (sum, more) = sum.overflowing_add(u64::from(carry));
+            carry = over || more;
+            sum
+        });
     }
 
     /// A head went.
     pub fn remove(&mut self, secret: &DigestKey, key: HeadKey, head: &[u8]) {
         let mut borrow = false;
-        for (byte, term) in self.0.iter_mut().zip(secret.term(key, head)) {
-            let (rest, under) = byte.overflowing_sub(term);
-            let (rest, more) = rest.overflowing_sub(u8::from(borrow));
-            (*byte, borrow) = (rest, under || more);
+        self.each_limb(&secret.term(key, head), |limb, term| {
+            let (rest, under) = limb.overflowing_sub(term);
+            let (rest, more) = rest.overflowing_sub(u64::from(borrow));
+            borrow = under || more;
+            rest
+        });
+    }
+
+    // From the least significant one on.
+    fn each_limb(&mut self, term: &[u8; 32], mut change: impl FnMut(u64, u64) -> u64) {
+        let terms = term.as_chunks::<8>().0;
+        for (limb, term) in self.0.as_chunks_mut::<8>().0.iter_mut().zip(terms) {
+            *limb = change(u64::from_le_bytes(*limb), u64::from_le_bytes(*term)).to_le_bytes();
         }
     }
 

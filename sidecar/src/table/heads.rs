@@ -133,9 +133,18 @@ impl Heads {
 
     /// Puts a head in its place, unless a newer one is there: pages of a snapshot and frames come interleaved.
     pub(crate) fn put_if_newer(&mut self, incoming: Incoming) {
-        if self.rev(incoming.key).is_none_or(|rev| incoming.rev() > rev) {
-            let digest = self.digest_with(&incoming);
-            self.put(incoming, digest);
+        match self.rev(incoming.key) {
+            // Most are: where a whole table is loaded, nothing is looked for that cannot be there.
+            None => {
+                let mut digest = self.digest;
+                digest.add(&self.digest_key, incoming.key, &incoming.bytes);
+                self.put(incoming, digest);
+            }
+            Some(rev) if incoming.rev() > rev => {
+                let digest = self.digest_with(&incoming);
+                self.put(incoming, digest);
+            }
+            Some(_) => (),
         }
     }
 
