@@ -30,6 +30,7 @@ mod raw;
 mod slices;
 mod stream;
 mod unary;
+mod warm;
 
 #[path = "../tests/support/process.rs"]
 mod process;
@@ -43,13 +44,14 @@ use bench::Bench;
 use std::process::ExitCode;
 
 /// What there is, in the order in which it is run.
-const GROUPS: [(&str, &str); 6] = [
+const GROUPS: [(&str, &str); 7] = [
     ("unary", "CanTrain on the sidecar, against a server that answers without deciding"),
     ("batch", "BatchCanTrain of 1000, against the same server and against single questions"),
     ("stream", "StreamCanTrain: decisions in a second of the server's processor time"),
     ("corpus", "10^7 artifacts through one stream, and a consumer that stops reading"),
     ("embedded", "one decision in process, against one read of memory and the clocks"),
     ("memory", "memory of the sidecar for an account: load, growth, resync"),
+    ("warm", "a restart from the durable copy, against reading and hashing the same bytes"),
 ];
 
 /// What is run only when it is named.
@@ -63,6 +65,7 @@ async fn run_group(group: &str, bench: &mut Bench) -> anyhow::Result<()> {
         "corpus" => corpus::run(bench).await,
         "embedded" => embedded::run(bench).await,
         "memory" => memory::run(bench).await,
+        "warm" => warm::run(bench).await,
         "peers" => peers::run(bench).await,
         _ => bail!("there is no figure {group}"),
     }

@@ -67,6 +67,11 @@ impl Server {
         Ok(Endpoint::from_shared(url)?.connect().await?)
     }
 
+    /// It, to read what it logs.
+    pub(crate) const fn process(&self) -> &Process {
+        &self.process
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
