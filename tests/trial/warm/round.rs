@@ -8,7 +8,7 @@ use crate::clients::{self, ID_MARK, Node};
 use crate::cluster::{Cluster, StoreKind, Terms};
 use crate::crash::first_accept;
 use crate::history::{Allow, Change};
-use crate::process::{PATIENCE, log_line};
+use crate::process::PATIENCE;
 use crate::random::Random;
 use anyhow::{Context, anyhow, bail, ensure};
 use consent::clock;
@@ -145,11 +145,10 @@ impl Lane {
         }
         self.kept().await.context("repairing the copy")?;
         let carried = self.wire.carried();
-        let is_good = fault.leaves() == Found::Good;
-        let lines = self.cluster.sidecar_process()?.lines();
-        let was_warm = lines.iter().any(|line| log_line(line, "the durable copy is the table").is_some());
-        ensure!(was_warm == (carried.pages == 0), "it went on from its copy: {was_warm}; {carried:?}");
-        if was_warm != is_good {
+        let was_warm = carried.from_copy > 0 && carried.pages == 0;
+        ensure!(was_warm || carried.pages > 0, "neither from its copy nor from a snapshot: {carried:?}");
+        if was_warm != (fault.leaves() == Found::Good) {
+            let lines = self.cluster.sidecar_process()?.lines();
             let about = lines.iter().filter(|line| line.contains("copy") || line.contains("snapshot"));
             about.for_each(|line| println!("        {fault:?}: {line}"));
         }
