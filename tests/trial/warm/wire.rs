@@ -162,6 +162,7 @@ async fn down(
                 Some(Down::Welcome(welcome)) => {
                     seen.secret = <[u8; 16]>::try_from(&welcome.id_key[..]).ok().map(IdKey::new);
                 }
+                Some(Down::SnapshotBegin(_)) => seen.carried.snapshot_bytes += bytes,
                 Some(Down::SnapshotChunk(_)) => {
                     seen.carried.pages += 1;
                     seen.carried.snapshot_bytes += bytes;
