@@ -54,8 +54,8 @@ impl Server {
         let connected = tokio::time::timeout(CONNECT_WITHIN + REPLY_WITHIN, connecting).await;
         let mut connection = connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
         // Whoever is not let in hears it now: the client's own task panics over a transaction that is refused from its
-        // first word on. It may do this, for it does so anyway; and no value makes it an error.
-        redis::cmd("MGET").arg(PLACE).exec_async(&mut connection).await?;
+        // first word on. No value, of whatever type or size, makes this one an error.
+        redis::cmd("EXISTS").arg(PLACE).exec_async(&mut connection).await?;
         self.connection = Some(connection);
         Ok(true)
     }
