@@ -11,12 +11,11 @@ use crate::bench::{Bench, Goal, number, size};
 use crate::slices::{Spread, in_turn};
 use anyhow::{Context, ensure};
 use consent::clock;
-use consent::convert::decision::{Asked, reason};
+use consent::convert::decision::reason;
 use consent::pb::Reason;
 use consent_core::words::Timestamp;
-use consent_sidecar::{Answers, Config, Sidecar};
+use consent_sidecar::{Artifact, Mirror, MirrorConfig};
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Questions of a slice.
@@ -33,9 +32,9 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             continue;
         }
         let authority = Authority::start(accounts).await?;
-        let sidecar = start(bench, &authority).await?;
-        let answers = sidecar.answers();
-        until_live(&answers).await?;
+        let mirror = start(bench, &authority)?;
+        let live = tokio::time::timeout(Duration::from_secs(600), mirror.ready()).await;
+        live.context("the mirror does not become LIVE")?;
         let questions = if bench.is_tiny() { 1_000 } else { QUESTIONS };
         let array = Lines::new(accounts);
         let (mut reads, mut decisions) = (0, 0);
@@ -51,7 +50,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
                 let ids = (decisions..decisions + questions)
                     .map(|n| Ids::new(scattered(n) % accounts, n))
                     .collect();
-                let nanos = nanos_of_a_decision(&answers, ids)?;
+                let nanos = nanos_of_a_decision(&mirror, ids)?;
                 // Grants come in on this thread.
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 Ok(nanos)
@@ -68,30 +67,17 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             &more,
             goal,
         );
-        sidecar.stop().await;
+        mirror.stop().await;
     }
     Ok(())
 }
 
-async fn start(bench: &Bench, authority: &Authority) -> anyhow::Result<Sidecar> {
-    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = Config::new(vec![authority.url.clone()], listen);
-    // Its own threads are where those of a server would be: the core of the callers is for what is measured.
+fn start(bench: &Bench, authority: &Authority) -> anyhow::Result<Mirror> {
+    // Its own thread is where those of a server would be: the core of the callers is for what is measured.
     bench.cores.serve();
-    let sidecar = consent_sidecar::start(config).await;
+    let mirror = Mirror::start(MirrorConfig::new(vec![authority.url.clone()]));
     bench.cores.stay();
-    sidecar.context("a sidecar in this process")
-}
-
-async fn until_live(answers: &Answers) -> anyhow::Result<()> {
-    let live = async {
-        let ids = Ids::new(1, 1);
-        while !answers.can_train(&ids.asked()?).decision.is_allow() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(Duration::from_secs(600), live).await.context("the sidecar does not become LIVE")?
+    mirror.context("a mirror in this process")
 }
 
 /// An array that is as large as the table, in lines of a cache.
@@ -132,24 +118,19 @@ impl Ids {
         Ids { number, account: id(number), artifact: artifact_id(artifact) }
     }
 
-    fn asked(&self) -> anyhow::Result<Asked<'_>> {
-        let collected_at = Timestamp::from_millis(clock::wall().millis() - 3_600_000);
-        self.asked_of(collected_at)
-    }
-
-    fn asked_of(&self, collected_at: Timestamp) -> anyhow::Result<Asked<'_>> {
-        Asked::new(&self.account, &self.artifact, "le_chat", "input", Some(collected_at), false)
-            .map_err(|refusal| anyhow::anyhow!("{refusal:?}"))
+    fn artifact(&self, collected_at: Timestamp) -> Artifact<'_> {
+        let (product, kind) = ("le_chat", "input");
+        Artifact { id: &self.artifact, product, kind, collected_at: Some(collected_at), is_incognito: false }
     }
 }
 
-fn nanos_of_a_decision(answers: &Answers, ids: Vec<Ids>) -> anyhow::Result<f64> {
+fn nanos_of_a_decision(mirror: &Mirror, ids: Vec<Ids>) -> anyhow::Result<f64> {
     let collected_at = Timestamp::from_millis(clock::wall().millis() - 3_600_000);
     let (mut last, mut stale, mut wrong) = (0, 0, 0_u64);
     let start = clock::spent();
     for n in 0..ids.len() {
         let ids = &ids[n + last];
-        let answer = answers.can_train(&ids.asked_of(collected_at)?);
+        let answer = mirror.can_train(&ids.account, &ids.artifact(collected_at))?;
         let reason = reason(answer.decision.reason);
         stale += u64::from(reason == Reason::Stale);
         wrong += u64::from(reason != expected(ids.number));

@@ -17,7 +17,7 @@ use consent::pb::{
     StreamCanTrainResponse,
 };
 use consent::{clock, dialogue, status::status};
-use consent_core::confirm::Lease;
+use consent_core::confirm::{Lease, Validity};
 use consent_core::decision::{self, Decision};
 use consent_core::refusal::Refusal;
 use consent_core::words::{Moment, Position, Span, Timestamp};
@@ -40,15 +40,20 @@ const TOGETHER: usize = 32;
 pub(crate) struct Basis {
     /// A single answer was decided from this state. Of several none was decided from an older one.
     pub(crate) position: Option<Position>,
-    /// How long an ALLOW may be relied on, counted from before the caller sent the request.
-    pub(crate) valid_for: Span,
+    /// For how long an ALLOW may be relied on; none for a DENY to every question.
+    pub(crate) validity: Option<Validity>,
 }
 
 impl Basis {
     /// The same DENY to every question.
     fn deny(answers: &mut [Decision], decision: Decision, position: Option<Position>) -> Basis {
         answers.fill(decision);
-        Basis { position, valid_for: Span::ZERO }
+        Basis { position, validity: None }
+    }
+
+    /// How long an ALLOW may be relied on, counted from before the caller sent the request.
+    fn valid_for(&self) -> Span {
+        self.validity.map_or(Span::ZERO, |validity| validity.valid_for())
     }
 }
 
@@ -108,7 +113,7 @@ fn decide(
         match decided {
             // (6)
             Ok(exact) if validity.holds(readings.now()) => {
-                return Basis { position: exact.or(position), valid_for: validity.valid_for() };
+                return Basis { position: exact.or(position), validity: Some(validity) };
             }
             Ok(_) | Err(Unread::Retired) => {}
             Err(Unread::Busy) => return Basis::deny(answers, Decision::NOT_READY, position),
@@ -151,6 +156,20 @@ fn reached(position: Position, floor: Option<Position>) -> bool {
     floor.is_none_or(|floor| position.epoch == floor.epoch && position.revision >= floor.revision)
 }
 
+impl Node {
+    /// Decides now, from what the node has.
+    pub(crate) fn decide(
+        &self,
+        floor: Option<Position>,
+        asked: &(impl Questions + ?Sized),
+        answers: &mut [Decision],
+    ) -> Basis {
+        let basis = decide(self, floor, asked, answers);
+        self.counters.count(answers);
+        basis
+    }
+}
+
 /// DecisionService on a sidecar.
 pub(crate) struct Decisions {
     node: Arc<Node>,
@@ -159,18 +178,6 @@ pub(crate) struct Decisions {
 impl Decisions {
     pub(crate) fn new(node: Arc<Node>) -> Decisions {
         Decisions { node }
-    }
-
-    /// Decides now, from what the node has.
-    pub(crate) fn decide(
-        &self,
-        floor: Option<Position>,
-        asked: &(impl Questions + ?Sized),
-        answers: &mut [Decision],
-    ) -> Basis {
-        let basis = decide(&*self.node, floor, asked, answers);
-        self.node.counters.count(answers);
-        basis
     }
 
     /// Waits until the table may have reached `floor`, within the deadline. A floor of another epoch is waited for
@@ -207,9 +214,9 @@ impl DecisionService for Decisions {
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
         let mut answer = [Decision::NOT_READY];
-        let basis = self.decide(floor, &asked, &mut answer);
+        let basis = self.node.decide(floor, &asked, &mut answer);
         let [answer] = answer;
-        Ok(Response::new(response(answer, basis.position, basis.valid_for)))
+        Ok(Response::new(response(answer, basis.position, basis.valid_for())))
     }
 
     async fn batch_can_train(
@@ -222,8 +229,8 @@ impl DecisionService for Decisions {
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
         let mut answers = vec![Decision::NOT_READY; asked.len()];
-        let basis = self.decide(floor, &asked[..], &mut answers);
-        Ok(Response::new(responses(&answers, basis.position, basis.valid_for)))
+        let basis = self.node.decide(floor, &asked[..], &mut answers);
+        Ok(Response::new(responses(&answers, basis.position, basis.valid_for())))
     }
 
     type StreamCanTrainStream = ReceiverStream<Result<StreamCanTrainResponse, Status>>;
@@ -389,8 +396,8 @@ mod tests {
     #[test]
     fn an_answer_is_valid_no_longer_than_the_lease_and_the_hold() {
         let now = || at(1000);
-        assert_eq!(reason(&node(lease(EPOCH, 1020)), now, None).1.valid_for, Span::from_millis(20));
-        assert_eq!(reason(&node(lease(EPOCH, 5000)), now, None).1.valid_for, HOLD);
+        assert_eq!(reason(&node(lease(EPOCH, 1020)), now, None).1.valid_for(), Span::from_millis(20));
+        assert_eq!(reason(&node(lease(EPOCH, 5000)), now, None).1.valid_for(), HOLD);
     }
 
     #[test]
@@ -416,7 +423,7 @@ mod tests {
         assert_eq!(reason(&node, readings(&[1000, 1049]), None).0, Reason::UnknownAccount);
         assert_eq!(reason(&node, readings(&[1000, 1050, 1050, 1060]), None).0, Reason::UnknownAccount);
         let (late, basis) = reason(&node, readings(&[1000, 1050, 1050, 1100]), None);
-        assert_eq!((late, basis.valid_for), (Reason::Stale, Span::ZERO));
+        assert_eq!((late, basis.valid_for()), (Reason::Stale, Span::ZERO));
         // The lease ended in the pause.
         assert_eq!(reason(&node, readings(&[1000, 5000]), None).0, Reason::Stale);
     }
@@ -430,7 +437,7 @@ mod tests {
         let next = || if is_over.replace(true) { &caught_up } else { &lapsed };
         let (lease, table) = (|| next().lease(), || next().table.read());
         let (reason, basis) = answer(|| at(1000), clock::wall, lease, table, None);
-        assert_eq!((reason, basis.valid_for), (Reason::Stale, Span::ZERO));
+        assert_eq!((reason, basis.valid_for()), (Reason::Stale, Span::ZERO));
     }
 
     #[test]
@@ -444,7 +451,7 @@ mod tests {
         };
         let now = || at(1000 + pauses.get() * HOLD.millis());
         let (reason, basis) = answer(now, clock::wall, || node.lease(), read, None);
-        assert_eq!((reason, basis.valid_for, pauses.get()), (Reason::Stale, Span::ZERO, 2));
+        assert_eq!((reason, basis.valid_for(), pauses.get()), (Reason::Stale, Span::ZERO, 2));
     }
 
     /// The next revision of the node's table: Ada comes, and is erased.

@@ -118,6 +118,11 @@ impl Node {
         view.state().is_some_and(|state| state.position().epoch == lease.epoch).then_some(lease)
     }
 
+    /// May it allow, and is it here to stay?
+    pub(crate) fn is_ready(&self, now: Moment) -> bool {
+        self.valid_lease(now).is_some() && !self.leaving.is_cancelled()
+    }
+
     /// Where it stands now, and its valid lease: whatever the sync thread last said, without one it is not LIVE.
     pub(crate) fn standing_at(&self, now: Moment) -> (Standing, Option<Lease>) {
         let lease = self.valid_lease(now);

@@ -4,11 +4,13 @@
 //! [`Asked`] borrows from its request, and is turned into keys only once the secret is at hand. A node that has no
 //! secret yet still tells a wrong request from one that it cannot decide.
 
-use super::{id, invalid, position, present, timestamp, to_duration};
+use super::{invalid, position, present, timestamp, to_duration};
 use crate::pb;
 use consent_core::decision::{Decision, Question, Reason};
 use consent_core::refusal::Refusal;
+use consent_core::words::ids::{BadId, check_id};
 use consent_core::words::{IdKey, Position, Span, Timestamp};
+use thiserror::Error;
 
 /// The most questions of one batch.
 pub const BATCH_MAX: usize = 1000;
@@ -51,8 +53,9 @@ impl<'a> Asked<'a> {
         kind: &'a str,
         collected_at: Option<Timestamp>,
         is_incognito: bool,
-    ) -> Result<Asked<'a>, Refusal> {
-        let (account, artifact) = (id("account", account)?, id("artifact.id", artifact)?);
+    ) -> Result<Asked<'a>, BadQuestion> {
+        check_id(account).map_err(BadQuestion::Account)?;
+        check_id(artifact).map_err(BadQuestion::Artifact)?;
         Ok(Asked { account, artifact, product, kind, collected_at, is_incognito })
     }
 
@@ -65,6 +68,26 @@ impl<'a> Asked<'a> {
             kind: self.kind,
             collected_at: self.collected_at,
             is_incognito: self.is_incognito,
+        }
+    }
+}
+
+/// Why what came in no message is no question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum BadQuestion {
+    /// The account's id is none.
+    #[error("the account's id {0}")]
+    Account(BadId),
+    /// The artifact's id is none.
+    #[error("the artifact's id {0}")]
+    Artifact(BadId),
+}
+
+impl From<BadQuestion> for Refusal {
+    fn from(bad: BadQuestion) -> Refusal {
+        match bad {
+            BadQuestion::Account(problem) => invalid("account", problem),
+            BadQuestion::Artifact(problem) => invalid("artifact.id", problem),
         }
     }
 }
@@ -104,7 +127,7 @@ fn one(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
     let collected_at = artifact.collected_at.as_ref();
     let collected_at = collected_at.map(|at| timestamp("artifact.collected_at", at)).transpose()?;
     let pb::Artifact { id, product, kind, incognito, .. } = artifact;
-    Asked::new(&request.account, id, product, kind, collected_at, *incognito)
+    Ok(Asked::new(&request.account, id, product, kind, collected_at, *incognito)?)
 }
 
 /// The position that an answer must have reached, if one was named.

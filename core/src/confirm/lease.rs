@@ -48,6 +48,11 @@ impl Validity {
     pub const fn valid_for(&self) -> Span {
         self.span
     }
+
+    /// When it is over, for whoever asked in this process: as soon as either clock says so.
+    pub const fn until(&self) -> Moment {
+        self.from.after(self.span)
+    }
 }
 
 /// What is left until a moment of our own future, for whoever must stop then: the clock that leaves less counts.

@@ -37,7 +37,7 @@ impl Answer<StreamCanTrainRequest> for Corpus {
         self.decisions.wait_for(floor, Deadline::after(WAIT_DEFAULT)).await;
         self.answers.clear();
         self.answers.resize(columns.count(), Decision::NOT_READY);
-        let basis = self.decisions.decide(floor, &columns, &mut self.answers);
-        Ok(column_responses(&self.answers, basis.position, basis.valid_for))
+        let basis = self.decisions.node.decide(floor, &columns, &mut self.answers);
+        Ok(column_responses(&self.answers, basis.position, basis.valid_for()))
     }
 }

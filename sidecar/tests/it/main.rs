@@ -4,9 +4,9 @@
 
 mod answers;
 mod durable;
-mod embedded;
 mod lease;
 mod ledger;
+mod mirror;
 mod node;
 mod resync;
 mod script;
