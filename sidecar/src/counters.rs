@@ -65,6 +65,17 @@ mod tests {
     use std::thread;
 
     #[test]
+    fn counting_allocates_nothing() {
+        let counters = Counters::new();
+        let count = || {
+            counters.count(&[Decision::STALE]);
+            counters.count(&[Decision::STALE; 1000]);
+        };
+        assert_eq!(allocation_counter::measure(count).count_total, 0);
+        assert_eq!(counters.of(Reason::Stale), 1001);
+    }
+
+    #[test]
     fn nothing_is_lost_among_threads_and_batches() {
         let counters = Counters::new();
         let answer = |reason| Decision { reason, is_final: false };

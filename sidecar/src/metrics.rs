@@ -241,7 +241,7 @@ impl SidecarPage {
         });
         page.counters(
             "consent_decisions",
-            "Answers given, single ones and those in batches, by decision and reason.",
+            "Answers given, by decision and reason: single ones, and those in batches, streams and this process.",
             decisions,
         )?;
         page.counters(

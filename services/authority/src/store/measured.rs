@@ -256,3 +256,62 @@ impl<L: Leases> Leases for Measured<L> {
         self.seen.watch(Operation::Lease, self.inner.close(incarnation)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consent::metrics::Label;
+    use consent_core::words::IdKey;
+
+    /// A writer whose clock is behind the ledger by so many milliseconds, and whose commits come to nothing certain.
+    struct Behind(i64);
+
+    impl Writer for Behind {
+        async fn lock(&mut self, _: &Needs) -> Result<Locked, StoreError> {
+            let recorded_at = Timestamp::from_millis(10_000);
+            let head = LedgerHead {
+                epoch: Epoch::new([1; 16]),
+                settled_epoch: None,
+                revision: Revision::ZERO,
+                chain: Chain::EMPTY,
+                digest: Digest::EMPTY,
+                recorded_at,
+                id_key: IdKey::new([2; 16]),
+            };
+            let now = Timestamp::from_millis(recorded_at.millis() - self.0);
+            Ok(Locked { head, now, heads: Vec::new(), requests: Vec::new() })
+        }
+
+        async fn commit(&mut self, _: &Append) -> Result<(), StoreError> {
+            Err(StoreError::OutcomeUnknown("a planted fault".to_owned()))
+        }
+
+        async fn release(&mut self) {}
+    }
+
+    #[tokio::test]
+    async fn what_goes_wrong_is_counted_where_and_how_it_did() {
+        let mut writer = Measured::new(Behind(0));
+        let seen = writer.seen();
+        writer.lock(&Needs::default()).await.expect("locked");
+        writer.commit(&Append::default()).await.expect_err("unknown");
+        for operation in Operation::ALL {
+            for trouble in Trouble::ALL {
+                let expected = (Operation::Commit, Trouble::OutcomeUnknown) == (*operation, *trouble);
+                let counted = seen.troubles.of(*operation).of(*trouble).get();
+                assert_eq!(counted, u64::from(expected), "{operation:?} {trouble:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_fell_behind_the_ledger_shows_until_it_has_caught_up() {
+        let mut writer = Measured::new(Behind(7_500));
+        let seen = writer.seen();
+        writer.lock(&Needs::default()).await.expect("locked");
+        assert_eq!(seen.ahead(), 7.5);
+        writer.inner.0 = -1;
+        writer.lock(&Needs::default()).await.expect("locked");
+        assert_eq!(seen.ahead(), 0.0);
+    }
+}

@@ -11,6 +11,8 @@ use consent_authority::{Authority, Config, Limits, StoreConfig, migrate, start_w
 use consent_core::confirm::{Terms, Values};
 use consent_core::words::Span;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -74,7 +76,7 @@ impl Ledger {
 
     pub(crate) fn config(&self, terms: Terms) -> Config {
         let listen = "127.0.0.1:0".parse().expect("an address");
-        Config { listen, replica: "test".to_owned(), store: self.store.clone(), terms, metrics: None }
+        Config { listen, replica: "test".to_owned(), store: self.store.clone(), terms, metrics: Some(listen) }
     }
 
     /// An authority over it that is ready, and a caller of it.
@@ -88,6 +90,17 @@ impl Ledger {
         ready(caller.channel.clone()).await;
         (authority, caller)
     }
+}
+
+/// The number of one row of an authority's metrics.
+pub(crate) async fn metric(authority: &Authority, row: &str) -> f64 {
+    let address = authority.metrics().expect("a port");
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: authority\r\n\r\n").await.expect("it reads");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.expect("it answers");
+    let number = page.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(' '));
+    number.unwrap_or_else(|| panic!("no {row} in {page}")).parse().expect("a number")
 }
 
 // Told by health's own stream.

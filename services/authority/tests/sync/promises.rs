@@ -1,7 +1,7 @@
 //! An opt-out is effective when nobody can rely on an older state any more: not before, and not much later.
 
 use crate::bare::Bare;
-use crate::ledger::{Ledger, long, short};
+use crate::ledger::{Ledger, long, metric, short};
 use consent::clock;
 use consent::pb::{Confirmation, Receipt};
 use consent_authority::store::{Leases, SqliteStore, Store};
@@ -30,11 +30,14 @@ async fn an_opt_out_is_effective_when_the_sidecar_has_acked_it_and_not_before() 
     // Granted after that ack was heard: it is judged.
     sidecar.lease(2).await;
     assert_eq!(caller.confirmation(&receipt).await, Confirmation::Recorded);
+    assert_eq!(metric(&authority, "consent_sidecar_max_lag_revisions").await, 1.0);
 
     sidecar.ack().await;
     let waited = caller.opt_out("ada", true).await;
     assert_eq!(waited.confirmation(), Confirmation::Effective);
     assert!(!waited.changed, "the same choice again");
+    assert_eq!(metric(&authority, "consent_sidecar_max_lag_revisions").await, 0.0);
+    assert_eq!(metric(&authority, "consent_sidecars").await, 1.0);
 }
 
 #[tokio::test]

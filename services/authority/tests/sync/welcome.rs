@@ -1,7 +1,7 @@
 //! Who is welcome, and with what; and what an authority does not start from.
 
 use crate::bare::{Bare, TOO_LONG, hello};
-use crate::ledger::{Ledger, long};
+use crate::ledger::{Ledger, long, metric};
 use consent::convert::sync::{sealed, sync_request, why_unwelcome};
 use consent::pb::ErrorReason;
 use consent::status::name;
@@ -24,8 +24,10 @@ async fn a_sidecar_ahead_of_the_ledger_is_held() {
     caller.publish_policy().await;
     let here = Bare::synced(&authority).await.table.place.expect("a table");
     let ahead = Place { revision: Revision::new(100).expect("a revision"), ..here };
+    assert_eq!(metric(&authority, "consent_hold").await, 0.0);
     let mut sidecar = Bare::hello(&authority, Some(ahead)).await;
     assert_eq!(why_unwelcome(&turned_away(&mut sidecar).await), Some(Unwelcome::Held));
+    assert_eq!(metric(&authority, "consent_hold").await, 1.0);
 }
 
 #[tokio::test]
