@@ -56,6 +56,16 @@ impl Process {
 
     /// Waits for the first line that `wanted` makes something of.
     pub(crate) async fn line<T>(&self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
+        self.line_within(PATIENCE, what, wanted).await
+    }
+
+    /// The same, for what may take longer.
+    pub(crate) async fn line_within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        wanted: impl Fn(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let mut output = self.output.clone();
         let search = async {
             let mut read = 0;
@@ -71,7 +81,7 @@ impl Process {
                 output.changed().await.ok()?;
             }
         };
-        match tokio::time::timeout(PATIENCE, search).await {
+        match tokio::time::timeout(patience, search).await {
             Ok(Some(found)) => Ok(found),
             Ok(None) => bail!("{} ended before {what}; its last lines:\n{}", self.name, self.last_lines()),
             Err(_) => bail!("{} never came to {what}; its last lines:\n{}", self.name, self.last_lines()),
@@ -83,6 +93,24 @@ impl Process {
         let fields = self.line("listening", |line| log_line(line, "listening")).await?;
         let address = fields.get("address").and_then(Value::as_str).context("listening on no address")?;
         Ok(address.trim_start_matches("http://").to_owned())
+    }
+
+    /// The most bytes of memory that it ever had, by the kernel's count.
+    pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().context("VmHWM is no number")?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// How long its threads that still live have had a processor.
+    pub(crate) fn on_cpu(&self) -> anyhow::Result<Duration> {
+        let mut nanoseconds = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+            nanoseconds += text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanoseconds))
     }
 
     /// SIGKILL, and reaped.

@@ -17,13 +17,19 @@ use tempfile::TempDir;
 pub(crate) struct Redis {
     directory: TempDir,
     server: Option<Child>,
+    databases: usize,
 }
 
 impl Redis {
     /// Starts an empty one; returns when it takes commands.
     pub(crate) fn start() -> Result<Redis, String> {
+        Redis::start_with_databases(16)
+    }
+
+    /// The same, of so many databases.
+    pub(crate) fn start_with_databases(databases: usize) -> Result<Redis, String> {
         let directory = TempDir::with_prefix("consent-redis-").map_err(|e| e.to_string())?;
-        let mut redis = Redis { directory, server: None };
+        let mut redis = Redis { directory, server: None, databases };
         redis.restart()?;
         Ok(redis)
     }
@@ -119,6 +125,7 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.current_dir(self.directory.path()).args(["--port", "0", "--save", "", "--appendonly", "no"]);
         command.arg("--unixsocket").arg(self.socket()).args(["--dir", "."]).args(more);
+        command.args(["--databases", &self.databases.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut server = command
             .spawn()

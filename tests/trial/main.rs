@@ -11,6 +11,7 @@ mod cluster;
 mod crash;
 mod cutoff;
 mod demo;
+mod fleet;
 mod history;
 mod hold;
 mod ledger;
@@ -37,6 +38,8 @@ const USAGE: &str = "usage: trial VERB [ARG]
   cutoff [N]       the sidecar cut off from its authority N times in each way
   redis [N]        kill -9 of the sidecar under writes, N times, its Redis lagging, hung, killed, wiped or swapped; and
                    a tenth as often with each way to tamper with it
+  fleet [N] [ACCOUNTS]
+                   N sidecars killed and started at once, from their copies; then some of them without
   hold [MINUTES]   answers used while people opt out; then the same with a fault planted
 ";
 
@@ -63,6 +66,10 @@ async fn run(arguments: &[String], tally: &mut Tally) -> anyhow::Result<()> {
         Some("crash") => crash::run(tally, number(argument, 3)?).await,
         Some("cutoff") => cutoff::run(tally, number(argument, 2)?).await,
         Some("redis") => warm::run(tally, number(argument, 1_000)?).await,
+        Some("fleet") => {
+            let accounts = number(arguments.get(2).map(String::as_str), 2_000)?;
+            fleet::run(tally, number(argument, 8)?, accounts).await
+        }
         Some("hold") => hold::run(tally, number(argument, 0.2)?).await,
         Some(other) => bail!("no such verb: {other}\n{USAGE}"),
         None => bail!("{USAGE}"),

@@ -1,10 +1,14 @@
 //! A wire that can be cut: a TCP relay between a sidecar and its authority.
 //!
+//! It counts what passes to the sidecar.
+//!
 //! It also keeps the sidecar's idea of the authority's address while the authority is killed and comes back on
 //! another port.
 
 use anyhow::Context;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -26,6 +30,7 @@ pub(crate) struct Relay {
     address: SocketAddr,
     wire: watch::Sender<Wire>,
     upstream: watch::Sender<Option<String>>,
+    brought: Arc<AtomicU64>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -36,8 +41,9 @@ impl Relay {
         let address = listener.local_addr()?;
         let (wire, wire_now) = watch::channel(Wire::Whole);
         let (upstream, upstream_now) = watch::channel(None);
-        let task = tokio::spawn(accept(listener, wire_now, upstream_now));
-        Ok(Relay { address, wire, upstream, _task: AbortOnDropHandle::new(task) })
+        let brought = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(accept(listener, wire_now, upstream_now, Arc::clone(&brought)));
+        Ok(Relay { address, wire, upstream, brought, _task: AbortOnDropHandle::new(task) })
     }
 
     /// Where it listens.
@@ -48,6 +54,11 @@ impl Relay {
     /// Leads new connections to `address` from now on, and cuts those that led elsewhere.
     pub(crate) fn lead_to(&self, address: &str) {
         self.upstream.send_replace(Some(address.to_owned()));
+    }
+
+    /// How many bytes the authority has sent through it so far.
+    pub(crate) fn brought(&self) -> u64 {
+        self.brought.load(Ordering::Relaxed)
     }
 
     /// Lets nothing pass from now on.
@@ -65,9 +76,10 @@ async fn accept(
     listener: TcpListener,
     wire: watch::Receiver<Wire>,
     upstream: watch::Receiver<Option<String>>,
+    brought: Arc<AtomicU64>,
 ) {
     while let Ok((near, _)) = listener.accept().await {
-        tokio::spawn(carry(near, wire.clone(), upstream.clone()));
+        tokio::spawn(carry(near, wire.clone(), upstream.clone(), Arc::clone(&brought)));
     }
 }
 
@@ -76,6 +88,7 @@ async fn carry(
     near: TcpStream,
     mut wire: watch::Receiver<Wire>,
     mut upstream: watch::Receiver<Option<String>>,
+    brought: Arc<AtomicU64>,
 ) {
     let Some(address) = upstream.borrow_and_update().clone() else { return };
     if wire.wait_for(|w| *w == Wire::Whole).await.is_err() {
@@ -86,9 +99,10 @@ async fn carry(
         return;
     }
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+    let said = AtomicU64::new(0);
     tokio::select! {
-        () = copy(near_read, far_write, wire.clone()) => (),
-        () = copy(far_read, near_write, wire) => (),
+        () = copy(near_read, far_write, wire.clone(), &said) => (),
+        () = copy(far_read, near_write, wire, &brought) => (),
         _ = upstream.changed() => (),
     }
 }
@@ -97,6 +111,7 @@ async fn copy(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut wire: watch::Receiver<Wire>,
+    carried: &AtomicU64,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
@@ -104,5 +119,6 @@ async fn copy(
         if wire.wait_for(|w| *w == Wire::Whole).await.is_err() || to.write_all(&buffer[..n]).await.is_err() {
             return;
         }
+        carried.fetch_add(n as u64, Ordering::Relaxed);
     }
 }

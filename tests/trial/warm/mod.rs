@@ -14,7 +14,7 @@ mod wire;
 #[path = "../../support/copy.rs"]
 mod copy;
 #[path = "../../support/redis.rs"]
-mod redis_server;
+pub(crate) mod redis_server;
 
 use crate::history::{self, Allow, Change};
 use crate::random::Random;
