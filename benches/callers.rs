@@ -23,6 +23,11 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
+    /// The same, where each call was for so many.
+    pub(crate) fn of_batches(self, size: u64) -> Slice {
+        Slice { calls: self.calls * size, ..self }
+    }
+
     /// Calls a second.
     pub(crate) fn rate(&self) -> f64 {
         self.calls as f64 * 1e9 / self.nanos as f64

@@ -20,17 +20,26 @@ mod bench;
 mod callers;
 mod cores;
 mod corpus;
+mod effective;
 mod embedded;
 mod kernel;
+mod lane;
+mod ledger;
 mod memory;
 mod no_op;
 mod node;
 mod peers;
 mod raw;
+mod replica;
 mod slices;
 mod stream;
 mod unary;
 mod warm;
+mod writes;
+mod written;
+
+#[path = "../tests/support/postgres.rs"]
+mod postgres;
 
 #[path = "../tests/support/process.rs"]
 mod process;
@@ -44,7 +53,7 @@ use bench::Bench;
 use std::process::ExitCode;
 
 /// What there is, in the order in which it is run.
-const GROUPS: [(&str, &str); 7] = [
+const GROUPS: [(&str, &str); 10] = [
     ("unary", "CanTrain on the sidecar, against a server that answers without deciding"),
     ("batch", "BatchCanTrain of 1000, against the same server and against single questions"),
     ("stream", "StreamCanTrain: decisions in a second of the server's processor time"),
@@ -52,6 +61,9 @@ const GROUPS: [(&str, &str); 7] = [
     ("embedded", "one decision in process, against one read of memory and the clocks"),
     ("memory", "memory of the sidecar for an account: load, growth, resync"),
     ("warm", "a restart from the durable copy, against reading and hashing the same bytes"),
+    ("lane", "opt-outs through the lane, against hand-written SQL on the same rows and indexes"),
+    ("writes", "SetConsent by 256 callers, against commits of one row"),
+    ("effective", "from RECORDED to EFFECTIVE, with all sidecars well"),
 ];
 
 /// What is run only when it is named.
@@ -66,6 +78,9 @@ async fn run_group(group: &str, bench: &mut Bench) -> anyhow::Result<()> {
         "embedded" => embedded::run(bench).await,
         "memory" => memory::run(bench).await,
         "warm" => warm::run(bench).await,
+        "lane" => lane::run(bench).await,
+        "writes" => writes::run(bench).await,
+        "effective" => effective::run(bench).await,
         "peers" => peers::run(bench).await,
         _ => bail!("there is no figure {group}"),
     }
