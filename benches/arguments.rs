@@ -21,6 +21,8 @@ pub(crate) enum Command {
         /// Where to listen beside TCP.
         socket: PathBuf,
     },
+    /// Be the server that sends the same bytes to everybody.
+    Broadcast,
     /// Say which groups there are.
     List,
     /// Measure.
@@ -50,6 +52,9 @@ pub(crate) fn parse(words: &[String]) -> anyhow::Result<Command> {
         && verb == "no-op"
     {
         return Ok(Command::NoOp { socket: socket.into() });
+    }
+    if words == ["broadcast"] {
+        return Ok(Command::Broadcast);
     }
     let mut arguments = Arguments {
         name: String::new(),

@@ -15,6 +15,7 @@
 mod accounts;
 mod arguments;
 mod authority;
+mod bare;
 mod batch;
 mod bench;
 mod callers;
@@ -22,6 +23,7 @@ mod cores;
 mod corpus;
 mod effective;
 mod embedded;
+mod fan_out;
 mod kernel;
 mod lane;
 mod ledger;
@@ -53,7 +55,7 @@ use bench::Bench;
 use std::process::ExitCode;
 
 /// What there is, in the order in which it is run.
-const GROUPS: [(&str, &str); 10] = [
+const GROUPS: [(&str, &str); 11] = [
     ("unary", "CanTrain on the sidecar, against a server that answers without deciding"),
     ("batch", "BatchCanTrain of 1000, against the same server and against single questions"),
     ("stream", "StreamCanTrain: decisions in a second of the server's processor time"),
@@ -63,6 +65,7 @@ const GROUPS: [(&str, &str); 10] = [
     ("warm", "a restart from the durable copy, against reading and hashing the same bytes"),
     ("lane", "opt-outs through the lane, against hand-written SQL on the same rows and indexes"),
     ("writes", "SetConsent by 256 callers, against commits of one row"),
+    ("fan_out", "a change to 1000 sidecars, against a bare broadcast of the same bytes"),
     ("effective", "from RECORDED to EFFECTIVE, with all sidecars well"),
 ];
 
@@ -80,6 +83,7 @@ async fn run_group(group: &str, bench: &mut Bench) -> anyhow::Result<()> {
         "warm" => warm::run(bench).await,
         "lane" => lane::run(bench).await,
         "writes" => writes::run(bench).await,
+        "fan_out" => fan_out::run(bench).await,
         "effective" => effective::run(bench).await,
         "peers" => peers::run(bench).await,
         _ => bail!("there is no figure {group}"),
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
     };
     match command {
         Command::NoOp { socket } => no_op::serve(&socket),
+        Command::Broadcast => bare::serve(),
         Command::List => {
             GROUPS.iter().chain(&APART).for_each(|(name, what)| println!("{name:12} {what}"));
             ExitCode::SUCCESS
