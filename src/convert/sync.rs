@@ -105,6 +105,7 @@ pub fn sync_request(message: ToAuthority) -> pb::SyncRequest {
             semantics_version: semantics.into(),
             seal: None,
             unfinished: None,
+            resumable: true,
         }),
         ToAuthority::KeepAlive { nonce } => Message::KeepAlive(pb::KeepAlive { nonce: nonce.0 }),
         ToAuthority::Ack { revision, chain } => {
@@ -131,6 +132,11 @@ pub fn seal(request: &pb::SyncRequest) -> Result<Option<Seal>, Refusal> {
         }
         Some(_) | None => Ok(None),
     }
+}
+
+/// Does the sidecar want to hear where a snapshot begins?
+pub fn is_resumable(request: &pb::SyncRequest) -> bool {
+    matches!(&request.message, Some(sync_request::Message::Hello(hello)) if hello.resumable)
 }
 
 /// Reads what an authority says.
@@ -185,10 +191,11 @@ pub fn welcome(
     response(sync_response::Message::Welcome(pb::Welcome {
         incarnation: raw(grantor.bytes()),
         epoch: raw(epoch.bytes()),
-        start: start_announced(start).into(),
+        resume: start == Start::Continue,
         id_key: raw(id_key.bytes()),
         terms: Some(terms_announced(terms)),
         revision: revision.get(),
+        start: start_announced(start).into(),
     }))
 }
 
@@ -457,6 +464,11 @@ mod tests {
                     revision: Revision::MAX,
                 })
             );
+        }
+        for (start, resume) in [(Start::Continue, true), (Start::Snapshot, false)] {
+            let said = welcome(grantor, epoch, start, &terms, &IdKey::new([6; 16]), Revision::MAX);
+            let Some(sync_response::Message::Welcome(welcome)) = said.message else { panic!("no welcome") };
+            assert_eq!(welcome.resume, resume, "for a sidecar that knows no other word");
         }
         assert_eq!(
             from_authority(snapshot_begin(somewhere())),

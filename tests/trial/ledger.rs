@@ -100,6 +100,8 @@ impl Follower {
             semantics_version: u32::from(SEMANTICS),
             seal: None,
             unfinished: None,
+            // It has a table, and takes no snapshot.
+            resumable: false,
         };
         let hello = SyncRequest { message: Some(sync_request::Message::Hello(hello)) };
         let mut client = SyncServiceClient::new(connect(address).await?);

@@ -73,7 +73,7 @@ pub(super) struct Feed<R: Reader> {
 
 enum Stage {
     /// Waits for its turn at a snapshot, in the order of asking.
-    Queued(Turn, Admitted, Option<Had>),
+    Queued(Turn, Admitted, Option<Had>, bool),
     Snapshot(Snapshot),
     Frames,
 }
@@ -101,9 +101,10 @@ impl Snapshot {
         turn: OwnedSemaphorePermit,
         admitted: Admitted,
         had: Option<Had>,
+        is_resumable: bool,
     ) -> (Newest, Snapshot) {
         let shared: &Pages = &admitted.pages;
-        let begins_at = shared.begin(newest);
+        let begins_at = shared.begin(newest, clock::now());
         let sent = had.map_or(begins_at, |had| had.reached);
         let since = sent.place.revision;
         let pages = had.map_or(Revision::ZERO, |had| had.newest_page);
@@ -111,7 +112,7 @@ impl Snapshot {
             admitted,
             _turn: turn,
             begun: clock::now(),
-            is_untold: had.is_none(),
+            is_untold: had.is_none() && is_resumable,
             since,
             whole_at: since.max(pages),
             after: had.map(|had| had.last),
@@ -131,16 +132,17 @@ impl<R: Reader> Feed<R> {
         Feed { shared: Arc::clone(shared), newest: shared.ring.watch(), sent, stage: Stage::Frames }
     }
 
-    /// With a snapshot, or the rest of one.
+    /// With a snapshot, or the rest of one; a sidecar that is not resumable is not told where it begins.
     pub(super) fn snapshot(
         shared: &Arc<Shared<R>>,
         epoch: Epoch,
         admitted: Admitted,
         had: Option<Had>,
+        is_resumable: bool,
     ) -> Feed<R> {
         let newest = shared.ring.newest();
         let sent = Newest { place: Place { epoch, ..newest.place }, ..newest };
-        let stage = Stage::Queued(shared.snapshots.turn(), admitted, had);
+        let stage = Stage::Queued(shared.snapshots.turn(), admitted, had, is_resumable);
         Feed { shared: Arc::clone(shared), newest: shared.ring.watch(), sent, stage }
     }
 
@@ -152,8 +154,10 @@ impl<R: Reader> Feed<R> {
                 // Nobody closes the semaphore; if somebody did, this session had no turn, ever.
                 let Ok(turn) = turn.await else { return std::future::pending().await };
                 let newest = *self.newest.borrow_and_update();
-                if let Stage::Queued(_, admitted, had) = std::mem::replace(&mut self.stage, Stage::Frames) {
-                    let (begins_at, snapshot) = Snapshot::begin(newest, turn, admitted, had);
+                if let Stage::Queued(_, admitted, had, is_resumable) =
+                    std::mem::replace(&mut self.stage, Stage::Frames)
+                {
+                    let (begins_at, snapshot) = Snapshot::begin(newest, turn, admitted, had, is_resumable);
                     let place = Place { epoch: sent.epoch, ..begins_at.place };
                     self.sent = Newest { place, ..begins_at };
                     self.stage = Stage::Snapshot(snapshot);
@@ -227,6 +231,11 @@ impl<R: Reader> Feed<R> {
             // The session has fallen behind the ring.
             Following::Forgotten => {
                 let page = self.shared.reader.feed(revision, BATCH.frames as u32).await?;
+                if page.is_empty() {
+                    // The ring has seen more. To ask again at once would be to ask without end.
+                    let behind = "the primary is behind what was read from it before".to_owned();
+                    return Err(Ended::Store(StoreError::Unavailable(behind)));
+                }
                 ring::run_of(self.sent.place, &page, BATCH)?
             }
             Following::AnotherEpoch => return Err(Ended::AnotherEpoch),
@@ -282,7 +291,7 @@ mod tests {
         let noted = Arc::new(Noted::new());
         let shared = Arc::new(Shared { reader, ring: ring.clone(), events, id_key, snapshots, noted });
         let admitted = shared.snapshots.admit().expect("room");
-        let mut feed = Feed::snapshot(&shared, EPOCH, admitted, None);
+        let mut feed = Feed::snapshot(&shared, EPOCH, admitted, None, true);
         assert!(matches!(said(&mut feed).await, Message::SnapshotBegin(_)));
         assert!(matches!(said(&mut feed).await, Message::SnapshotChunk(_)));
 

@@ -16,7 +16,7 @@ use crate::store::{Reader, StoreError};
 use consent::convert::sync;
 use consent::said::Encoded;
 use consent_core::head::HeadKey;
-use consent_core::words::Revision;
+use consent_core::words::{Moment, Revision, Span};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
@@ -25,6 +25,9 @@ use tokio::sync::OnceCell;
 pub(super) const PAGE: u32 = 1_000;
 /// A snapshot begins at most so many revisions behind the ledger, so as to share pages: a megabyte of frames.
 const BEHIND_MAX: u64 = 4_096;
+/// Pages are shared for so long. One that is wrong, however it came to be, makes every table wrong that is made with it;
+/// so it must not live for as long as those come again.
+const SHARED_FOR: Span = Span::from_millis(30_000);
 /// A page is read again at most so often because others had read it too early.
 const READS_MAX: usize = 4;
 
@@ -48,7 +51,8 @@ pub(super) struct Pages {
 
 #[derive(Debug, Default)]
 struct Kept {
-    begins_at: Option<Newest>,
+    /// Where snapshots begin, and since when.
+    begins_at: Option<(Newest, Moment)>,
     /// By the head after which they begin.
     slots: HashMap<Option<HeadKey>, Slot>,
     /// Those that may go, oldest first.
@@ -71,17 +75,18 @@ impl Pages {
     }
 
     /// Where a snapshot begins that begins now, with the ledger at `newest`.
-    pub(super) fn begin(&self, newest: Newest) -> Newest {
+    pub(super) fn begin(&self, newest: Newest, now: Moment) -> Newest {
         let mut kept = self.kept();
-        if let Some(earlier) = kept.begins_at {
-            if earlier.place.epoch != newest.place.epoch {
-                // Numbers of another history say nothing about the age of a page.
+        if let Some((earlier, since)) = kept.begins_at {
+            let is_over = now.longest_since(since) > SHARED_FOR;
+            // Numbers of another history say nothing about the age of a page.
+            if is_over || earlier.place.epoch != newest.place.epoch {
                 *kept = Kept::default();
             } else if newest.place.revision.get() <= earlier.place.revision.get() + BEHIND_MAX {
                 return earlier;
             }
         }
-        kept.begins_at = Some(newest);
+        kept.begins_at = Some((newest, now));
         newest
     }
 
@@ -158,6 +163,10 @@ mod tests {
 
     const HEADS: u128 = 10 * PAGE as u128;
 
+    fn now() -> Moment {
+        Moment { boot: 1, raw: 1 }
+    }
+
     fn at(number: u64) -> Revision {
         Revision::new(number).expect("a revision")
     }
@@ -229,20 +238,35 @@ mod tests {
     async fn snapshots_begin_at_one_place_for_as_long_as_the_frames_since_then_are_few() {
         let pages = Pages::new(usize::MAX);
         let first = ledger(1, 7);
-        assert_eq!(pages.begin(first), first);
-        assert_eq!(pages.begin(ledger(1, 7 + BEHIND_MAX)), first);
+        assert_eq!(pages.begin(first, now()), first);
+        assert_eq!(pages.begin(ledger(1, 7 + BEHIND_MAX), now()), first);
         let later = ledger(1, 8 + BEHIND_MAX);
-        assert_eq!(pages.begin(later), later);
+        assert_eq!(pages.begin(later, now()), later);
+    }
+
+    #[tokio::test]
+    async fn pages_are_read_again_after_a_while_though_nothing_changes() {
+        let (pages, reader) = (Pages::new(usize::MAX), HeadsOnly::new(HEADS, 7));
+        let after = |span: Span| now().after(span);
+        let first = ledger(1, 7);
+        pages.begin(first, now());
+        all(&pages, &reader, 7).await;
+        assert_eq!(pages.begin(first, after(SHARED_FOR)), first);
+        all(&pages, &reader, 7).await;
+        assert_eq!(reader.reads(), 11);
+        pages.begin(first, after(SHARED_FOR).after(Span::from_millis(1)));
+        all(&pages, &reader, 7).await;
+        assert_eq!(reader.reads(), 22);
     }
 
     #[tokio::test]
     async fn pages_of_another_epoch_are_not_taken_for_new_ones() {
         let (pages, reader) = (Pages::new(usize::MAX), HeadsOnly::new(HEADS, 7));
-        pages.begin(ledger(1, 7));
+        pages.begin(ledger(1, 7), now());
         all(&pages, &reader, 7).await;
         // The new epoch's ledger is shorter.
         let other = ledger(2, 3);
-        assert_eq!(pages.begin(other), other);
+        assert_eq!(pages.begin(other, now()), other);
         reader.goes_on_to(3);
         assert_eq!(pages.after(&reader, None, at(3)).await.expect("a page").revision, at(3));
     }

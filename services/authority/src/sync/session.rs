@@ -49,6 +49,7 @@ pub(super) struct Session<R: Reader> {
 struct Has {
     place: Option<Place>,
     unfinished: Option<Unfinished>,
+    is_resumable: bool,
 }
 
 impl<R: Reader> Session<R> {
@@ -67,9 +68,7 @@ impl<R: Reader> Session<R> {
             hello = tokio::time::timeout(HELLO_WITHIN, self.hear_hello(&mut inbound)) => hello,
         };
         let (hello, sidecar, had) = match hello {
-            Ok(Ok(Some((hello @ ToAuthority::Hello { incarnation, place, .. }, unfinished)))) => {
-                (hello, incarnation, Has { place, unfinished })
-            }
+            Ok(Ok(Some((hello @ ToAuthority::Hello { incarnation, .. }, had)))) => (hello, incarnation, had),
             Ok(Ok(Some(_))) => return self.part(no_hello("must be a hello, as the first of a stream")),
             Ok(Err(refusal)) => return self.part(refusal),
             Ok(Ok(None)) => return,
@@ -92,18 +91,22 @@ impl<R: Reader> Session<R> {
     async fn hear_hello(
         &self,
         inbound: &mut Streaming<SyncRequest>,
-    ) -> Result<Option<(ToAuthority, Option<Unfinished>)>, Refusal> {
+    ) -> Result<Option<(ToAuthority, Has)>, Refusal> {
         let Ok(Some(request)) = inbound.message().await else { return Ok(None) };
         let (seal, unfinished) = (sync::seal(&request)?, sync::unfinished(&request)?);
+        let mut has = Has { place: None, unfinished, is_resumable: sync::is_resumable(&request) };
         let mut said = sync::to_authority(request)?;
-        if let (ToAuthority::Hello { place, incarnation, .. }, Some(seal)) = (&mut said, seal) {
-            let named = place.take();
-            *place = named.filter(|named| Seal::of(&self.shared.id_key, named) == seal);
-            if place.is_none() {
-                tracing::warn!(sidecar = %incarnation, "a hello names a place under a wrong seal");
+        if let ToAuthority::Hello { place, incarnation, .. } = &mut said {
+            if let Some(seal) = seal {
+                let named = place.take();
+                *place = named.filter(|named| Seal::of(&self.shared.id_key, named) == seal);
+                if place.is_none() {
+                    tracing::warn!(sidecar = %incarnation, "a hello names a place under a wrong seal");
+                }
             }
+            has.place = *place;
         }
-        Ok(Some((said, unfinished)))
+        Ok(Some((said, has)))
     }
 
     // Hears the sidecar until its stream, or the session, is over.
@@ -139,7 +142,8 @@ impl<R: Reader> Session<R> {
                     Some(Order::Feed(after)) => {
                         // The grantor welcomes before it feeds.
                         feed = welcomed.take().and_then(|(epoch, admitted)| {
-                            self.feed(epoch, has.place.filter(|place| Some(place.revision) == after), admitted)
+                            let from = has.place.filter(|place| Some(place.revision) == after);
+                            self.feed(epoch, from, admitted, has.is_resumable)
                         });
                         None
                     }
@@ -188,15 +192,19 @@ impl<R: Reader> Session<R> {
         epoch: Epoch,
         from: Option<Place>,
         admitted: Option<(Admitted, Option<Had>)>,
+        is_resumable: bool,
     ) -> Option<Feed<R>> {
         match (from, admitted) {
             (Some(place), _) => Some(Feed::frames_after(&self.shared, epoch, place)),
-            (None, Some((admitted, had))) => Some(Feed::snapshot(&self.shared, epoch, admitted, had)),
+            (None, Some((admitted, had))) => {
+                Some(Feed::snapshot(&self.shared, epoch, admitted, had, is_resumable))
+            }
             (None, None) => None,
         }
     }
 
-    // A place among those who take a snapshot or wait for one, and what the sidecar has of one; none if there is no room.
+    // A place among those who take a snapshot or wait for one, and what the sidecar has of one; none if there is no room,
+    // or no telling what that is worth: it keeps it, and comes again.
     async fn admit(&self, epoch: Epoch, has: &Has) -> Option<(Admitted, Option<Had>)> {
         let admitted = self.shared.snapshots.admit()?;
         if let Some(Place { epoch, revision, .. }) = has.place {
@@ -204,10 +212,13 @@ impl<R: Reader> Session<R> {
             return Some((admitted, None));
         }
         let Some(unfinished) = &has.unfinished else { return Some((admitted, None)) };
-        let had = self.find(epoch, unfinished).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "an unfinished snapshot could not be checked");
-            None
-        });
+        let had = match self.find(epoch, unfinished).await {
+            Ok(had) => had,
+            Err(error) => {
+                tracing::warn!(%error, "an unfinished snapshot could not be checked");
+                return None;
+            }
+        };
         if had.is_none() {
             tracing::info!(revision = %unfinished.reached.revision, "an unfinished snapshot is of no use here");
         }

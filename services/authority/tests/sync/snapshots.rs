@@ -3,7 +3,8 @@
 use crate::bare::{Bare, hello};
 use crate::feed::put_accounts;
 use crate::ledger::{Caller, Ledger, long};
-use consent::convert::sync::{Unfinished, sync_request, why_unwelcome, with_unfinished};
+use consent::convert::sync::{FromAuthority, Unfinished, sync_request, why_unwelcome, with_unfinished};
+use consent::pb::sync_request;
 use consent_authority::{Authority, Limits, SnapshotLimits, ring};
 use consent_core::chain::Chain;
 use consent_core::confirm::{Place, Seal, Start, Unwelcome};
@@ -50,6 +51,17 @@ async fn the_rest_of_a_snapshot_comes_and_no_key_twice() {
     assert_eq!(keys.len(), sidecar.part.keys.len(), "no key twice");
     sidecar.follow(Revision::new(written + 1).expect("a revision")).await;
     assert_eq!(sidecar.table.len() as u64, written + 1);
+}
+
+#[tokio::test]
+async fn a_sidecar_that_could_not_go_on_is_not_told_where_it_begins() {
+    let (_ledger, authority, _) = of(10).await;
+    let mut first = sync_request(hello(None));
+    let Some(sync_request::Message::Hello(said)) = &mut first.message else { panic!("no hello") };
+    said.resumable = false;
+    let mut sidecar = Bare::open_with(&authority, first).await.expect("a stream");
+    assert_eq!(sidecar.welcomed().await, Start::Snapshot);
+    assert!(matches!(sidecar.next().await, FromAuthority::SnapshotChunk { .. }));
 }
 
 #[tokio::test]
