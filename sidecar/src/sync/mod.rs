@@ -179,10 +179,12 @@ impl Driver {
                     Err(bad) => self.unreadable(stream, bad.to_string()),
                     Ok(heads) => {
                         let digest = heads.digest();
-                        self.node.table.install(heads, &place, recorded_at);
-                        if digest == place.digest {
-                            self.node.noted.snapshots.inc();
-                            self.copy.replaced(place, recorded_at);
+                        if self.holder.takes(&place) {
+                            self.node.table.install(heads, &place, recorded_at);
+                            if digest == place.digest {
+                                self.node.noted.snapshots.inc();
+                                self.copy.replaced(place, recorded_at);
+                            }
                         }
                         self.step(Input::SnapshotLoaded { stream, place, digest });
                     }
@@ -391,6 +393,8 @@ impl Driver {
             }
             Output::Publish(lease) => {
                 self.node.publish(lease);
+                // Whoever found the one before over waits for this one, and the state may be what it was.
+                self.node.standing.send_modify(|_| ());
                 if lease.is_some() {
                     self.connections.proved_good();
                     self.trouble = None;

@@ -1,8 +1,9 @@
 //! A set of heads with its own digest: what the one writer holds, be it on its way or installed.
 //!
-//! The set keeps the digest itself, from the canonical bytes of what it holds: a head that was corrupted on its way
-//! or in memory shows as soon as somebody says what the digest should be. A change is prepared beside what readers
-//! see (room is made, names are given), and then stored in place, which is all that they may have to wait for.
+//! The set keeps the digest itself, from the canonical bytes of what comes and of what that replaces: a head that was
+//! corrupted on its way shows as soon as somebody says what the digest should be, and one in memory when it is replaced.
+//! A change is prepared beside what readers see (room is made, names are given), and then stored in place, which is all
+//! that they may have to wait for.
 
 use super::encoding::{
     Held, account_head, account_words, exclusion_words, held, mentioned_words, number, organization_head,

@@ -147,6 +147,12 @@ impl Holder {
         longest.until().map(|until| Lease { epoch, until, hold: self.hold })
     }
 
+    /// Would a table of this place be taken (R13)? One that would not must not be seen, not even for the moment until
+    /// it is dropped: an answer under way may still have a lease in its hand that rests on more.
+    pub fn takes(&self, place: &Place) -> bool {
+        self.summits.allow(place)
+    }
+
     /// Where the table stands.
     pub fn place(&self) -> Option<Place> {
         self.table.as_ref().and_then(Table::applied)
