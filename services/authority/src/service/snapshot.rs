@@ -3,6 +3,7 @@
 use crate::store::{LedgerHead, Reader, StoreError};
 use consent_core::head::{HeadKey, PolicyHead};
 use consent_core::ledger::State;
+use std::collections::HashSet;
 
 /// Reads these heads, with the policy's and those of the accounts' organizations, in one snapshot.
 ///
@@ -14,7 +15,8 @@ pub(crate) async fn read<R: Reader>(
 ) -> Result<(LedgerHead, Option<State>), StoreError> {
     let (head, records) = reader.heads_of(keys).await?;
     let mut state = State::batch(head.revision, head.recorded_at, PolicyHead::empty());
-    for key in keys.iter().filter(|key| !records.iter().any(|record| record.key == **key)) {
+    let found: HashSet<HeadKey> = records.iter().map(|record| record.key).collect();
+    for key in keys.iter().filter(|key| !found.contains(key)) {
         if state.load(*key, None).is_err() {
             return Ok((head, None));
         }
