@@ -27,7 +27,7 @@
 //! }
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let guard = Guard::connect("unix:///run/consent.sock")?;
+//! let guard = Guard::connect("unix:///run/consent/node.sock")?;
 //! if let Err(deny) = collect(&guard, "dear diary", Timestamp::from_millis(1_764_057_600_000)).await {
 //!     println!("not kept: {deny}");
 //! }

@@ -25,6 +25,11 @@ use tower::service_fn;
 /// How long opening one may take, its first answer included.
 const OPENING_MAX: Duration = Duration::from_millis(2000);
 
+/// How long a connection may carry nothing before the sidecar is asked for a sign of life, and how long that may take: a
+/// sidecar that hangs is not waited for by every further call.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+const SIGN_OF_LIFE_WITHIN: Duration = Duration::from_secs(2);
+
 /// The longest wait after a first failure, and after any. A refusal on this machine costs nobody much.
 const BACKOFF: Span = Span::from_millis(10);
 const BACKOFF_MAX: Span = Span::from_millis(500);
@@ -172,7 +177,11 @@ async fn once(stream: Stream) -> Result<Channel, tonic::transport::Error> {
         let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
         std::future::ready(stream)
     };
-    Channel::builder(Uri::from_static("http://localhost")).connect_with_connector(service_fn(connector)).await
+    Channel::builder(Uri::from_static("http://localhost"))
+        .http2_keep_alive_interval(SILENT_MAX)
+        .keep_alive_timeout(SIGN_OF_LIFE_WITHIN)
+        .connect_with_connector(service_fn(connector))
+        .await
 }
 
 /// Did the transport say this, and no server? What tonic says in its place comes with a source, or is UNKNOWN, which
