@@ -1,12 +1,14 @@
 //! Unix sockets that only their owner and group can reach, and whose name nobody else can take.
 //!
 //! An answer is believed because of where it comes from. So the directory must not be one that anybody may write to,
-//! sticky or not: whoever came first, before a start or between two, would be asked in the place of the server.
+//! sticky or not, nor another user's: whoever came first, before a start or between two, would be asked in the place of
+//! the server.
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::process::geteuid;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -15,7 +17,7 @@ const BACKLOG: i32 = 1024;
 const FOR_OTHERS_TO_WRITE: u32 = 0o002;
 
 /// Listens on a Unix socket with mode 0660. Its directory is made, with mode 0750, if it is not there; one that anybody
-/// may write to is refused. Replaces a socket that nobody listens on any more, and nothing else: not a file that is no
+/// may write to, or that is another user's and not root's, is refused. Replaces a socket that nobody listens on any more, and nothing else: not a file that is no
 /// socket, nor a socket whose listener is only too busy to answer, or not ours to ask.
 pub async fn listen_unix(path: &Path) -> io::Result<UnixListener> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -39,6 +41,10 @@ fn prepare(directory: &Path) -> io::Result<()> {
     match fs::metadata(directory) {
         Ok(found) if found.permissions().mode() & FOR_OTHERS_TO_WRITE != 0 => {
             let why = "anybody may write to its directory, and so put another socket in its place";
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+        }
+        Ok(found) if ![0, geteuid().as_raw()].contains(&found.uid()) => {
+            let why = "its directory is another user's, who may put another socket in its place";
             Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
         }
         Err(absent) if absent.kind() == io::ErrorKind::NotFound => {
@@ -131,6 +137,15 @@ mod tests {
         fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
         let _another = listen_unix(&directory.join("another")).await.expect("an old directory");
         assert_eq!(mode(&directory), 0o755);
+    }
+
+    #[tokio::test]
+    async fn another_user_s_directory_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        // Only root can give a directory away, and so play the other user.
+        if std::os::unix::fs::chown(home.path(), Some(65_534), None).is_ok() {
+            assert_eq!(refusal(&home.path().join("socket")).await, Some(io::ErrorKind::PermissionDenied));
+        }
     }
 
     #[tokio::test]
