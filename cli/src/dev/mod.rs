@@ -64,11 +64,17 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         metrics: Some(fourth),
         ..consent_sidecar::Config::new(vec![url(authority.address())], second)
     };
-    let mut sidecar = match follow(&url(authority.address()), config).await {
+    let address = url(authority.address());
+    let started = tokio::select! {
+        () = signals.next() => Err(Ok(Exit::Done)),
+        why = authority.failed() => Err(Err(Failure::stopped(&why))),
+        started = follow(&address, config) => started.map_err(Err),
+    };
+    let mut sidecar = match started {
         Ok(sidecar) => sidecar,
-        Err(failure) => {
-            authority.stop().await;
-            return Err(failure);
+        Err(ended) => {
+            signals.stop(authority.stop()).await;
+            return ended;
         }
     };
     let addresses = (url(authority.address()), url(sidecar.address()));
