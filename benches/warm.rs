@@ -48,7 +48,12 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let slices = bench.slices().min(if accounts >= LARGE { FEW_SLICES } else { usize::MAX });
         let pairs = in_turn(
             slices,
-            async || read(&redis, buckets).await,
+            async || {
+                bench.cores.serve();
+                let read = read(&redis, buckets).await;
+                bench.cores.stay();
+                read
+            },
             async || restart(bench, &authority, &redis).await,
         )
         .await?;
