@@ -246,8 +246,8 @@ impl SidecarPage {
         )?;
         page.counters(
             "consent_fail_closed",
-            "Answers that were DENY for want of a lease (STALE) or of a table (NOT_READY), whatever was \
-             asked.",
+            "Answers that were DENY for want of a lease or of the position asked for (STALE), or of a table \
+             (NOT_READY), whatever was asked.",
             [Reason::Stale, Reason::NotReady]
                 .map(|reason| ([("reason", reason.as_str())], counters.of(reason))),
         )?;
