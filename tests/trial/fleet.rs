@@ -97,7 +97,8 @@ pub(crate) async fn run(tally: &mut Tally, sidecars: usize, accounts: u64) -> an
         brought / without as u64
     );
     tally.check(
-        peak_after - peak_before <= MEMORY_MAX,
+        // The kernel counts in parts of its own, so that a peak may read a little lower later.
+        peak_after <= peak_before + MEMORY_MAX,
         format_args!(
             "the authority's peak memory: {} MiB before all of it, {} MiB after",
             peak_before >> 20,
