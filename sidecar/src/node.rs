@@ -106,9 +106,11 @@ impl Node {
         self.lease.load().as_deref().copied()
     }
 
-    /// Visible to every serving thread when this returns.
+    /// Visible to every serving thread when this returns. Whoever watches the standing hears of it, too: who found the
+    /// lease before this one over waits for this one, and the state may be what it was.
     pub(crate) fn publish(&self, lease: Option<Lease>) {
         self.lease.store(lease.map(Arc::new));
+        self.standing.send_modify(|_| ());
     }
 
     /// The lease, if it is not over now and is of the table's epoch: only then may the node allow.
@@ -144,6 +146,21 @@ mod tests {
     use consent_core::confirm::Place;
     use consent_core::digest::Digest;
     use consent_core::words::{Epoch, IdKey, Revision, Timestamp};
+
+    #[test]
+    fn whoever_waits_for_a_lease_hears_of_each_though_the_state_stays_the_same() {
+        let node = Node::new(Incarnation::new([2; 16]));
+        let mut standing = node.standing.subscribe();
+        let lease = |until| {
+            let until = Moment { boot: until, raw: until };
+            Some(Lease { epoch: Epoch::new([1; 16]), until, hold: Span::from_millis(50) })
+        };
+        for lease in [lease(100), lease(200), None] {
+            node.publish(lease);
+            assert!(standing.has_changed().unwrap());
+            standing.mark_unchanged();
+        }
+    }
 
     #[test]
     fn a_lease_counts_while_it_lasts_and_for_its_own_epoch_whatever_was_last_published() {

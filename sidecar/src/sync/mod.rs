@@ -393,8 +393,6 @@ impl Driver {
             }
             Output::Publish(lease) => {
                 self.node.publish(lease);
-                // Whoever found the one before over waits for this one, and the state may be what it was.
-                self.node.standing.send_modify(|_| ());
                 if lease.is_some() {
                     self.connections.proved_good();
                     self.trouble = None;

@@ -285,6 +285,29 @@ async fn unsafe_terms_are_refused_and_said_so() {
 }
 
 #[tokio::test]
+async fn a_snapshot_from_before_what_was_seen_never_becomes_the_table() {
+    let (mut authority, before) = (Authority::start().await, Ledger::new());
+    let node = Node::start(&[&authority]).await;
+    let mut ledger = before.clone();
+    let change = ledger.choose(Choice::Out);
+    let session = authority.bring_to_life(&before, long()).await;
+    session.say(frames([change])).await;
+    node.answers(Reason::AccountOptedOut).await;
+    // The table is dropped, and a replica whose ledger is behind sends all that it has.
+    let mut wrong = ledger.clone().choose(Choice::In);
+    wrong.frame.digest = Digest::new([5; 32]);
+    session.say(frames([wrong])).await;
+    session.closed().await;
+    let session = authority.hello(None).await;
+    session.snapshot(authority.incarnation, &before, long()).await;
+    session.closed().await;
+    assert_eq!(node.metric("consent_watch_snapshots_total").await, Some(1.0), "the first, and no other");
+    node.denies().await;
+    let _session = authority.bring_to_life(&ledger, long()).await;
+    node.answers(Reason::AccountOptedOut).await;
+}
+
+#[tokio::test]
 async fn a_hello_that_is_not_accepted_is_said_again() {
     let (mut authority, ledger) = (Authority::start().await, Ledger::new());
     let node = Node::start(&[&authority]).await;
