@@ -21,8 +21,10 @@ impl Stage {
         Stage { redis, authority: Authority::start().await, ledger: Ledger::new() }
     }
 
-    /// A run of the node.
-    pub(crate) async fn start_node(&self) -> Node {
+    /// A run of the node, with an authority of its own: one that is being dropped may say hello once more, and must not be
+    /// taken for its successor.
+    pub(crate) async fn start_node(&mut self) -> Node {
+        self.authority = Authority::start().await;
         let redis = Some(self.redis.url().parse().expect("an address"));
         Node::start_with(consent_sidecar::Config { redis, ..config(&[&self.authority]) }).await
     }
