@@ -32,7 +32,9 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             let each = |bytes: u64| bytes.saturating_sub(empty) as f64 / accounts as f64;
             let (peak, now) = (each(kernel::peak(pid)?), each(kernel::resident(pid)?));
             let more = format!(
-                "{peak:.1} B an account at most, {now:.1} B afterwards; key and head have {encoded} B"
+                "{peak:.1} B an account at most, {now:.1} B afterwards, and {:.1} MB for the process; key and head have \
+                 {encoded} B",
+                empty as f64 / 1e6
             );
             bench.figure(&format!("{name}/{phase}"), Spread::of([peak / encoded]), "x", &more, goal);
             kernel::forget_peak(pid)
