@@ -12,10 +12,11 @@ use consent_core::words::Span;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 use tokio_stream::Pending;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -96,6 +97,21 @@ impl Scripted {
             let stop = move || runtime.shutdown_timeout(Duration::from_secs(60));
             tokio::task::spawn_blocking(stop).await.expect("it ends");
         }
+    }
+
+    /// Hangs until what this gives is dropped, as a stopped process does: its connections stand, new ones wait to be
+    /// taken, and nothing is said.
+    pub(super) async fn hang(&self) -> mpsc::SyncSender<()> {
+        let (goes_on, hangs) = mpsc::sync_channel(0);
+        let (begins, begun) = oneshot::channel();
+        let runtime = self.runtime.as_ref().expect("it runs");
+        // Its only worker, for which nothing else can stand in.
+        runtime.spawn(async move {
+            begins.send(()).expect("it is waited for");
+            hangs.recv()
+        });
+        begun.await.expect("it hangs");
+        goes_on
     }
 
     fn path(&self) -> PathBuf {

@@ -206,6 +206,23 @@ async fn a_call_that_a_killed_server_leaves_unanswered_is_asked_of_the_next() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_is_left_and_asked_again_when_it_is_back() {
+    let (scripted, guard) = scripted([Line::Say(allow(LONG))]).await;
+    assert_eq!(used(&guard, LONG).await, Ok(()));
+    let hangs = scripted.hang().await;
+    let left = async {
+        while guard.standing().0 > 0 {
+            let denied = used(&guard, SHORT).await;
+            assert!(matches!(denied, Err(Err(Code::Unavailable | Code::DeadlineExceeded))), "{denied:?}");
+        }
+    };
+    tokio::time::timeout(LONG.into(), left).await.expect("no sign of life, and its connection is still used");
+    drop(hangs);
+    assert_eq!(used(&guard, LONG).await, Ok(()));
+    assert_eq!(guard.standing(), (1, false));
+}
+
+#[tokio::test]
 async fn nobody_there_is_a_deny_with_a_reason() {
     let home = tempfile::tempdir().unwrap();
     let guard = Guard::connect(&format!("unix://{}/none", home.path().display())).unwrap();

@@ -278,18 +278,38 @@ mod tests {
         }
     }
 
+    fn place(revision: Revision) -> Place {
+        Place { epoch: EPOCH, revision, chain: Chain::EMPTY, digest: Digest::EMPTY }
+    }
+
+    /// What sessions share where the ring begins at a revision, and the store has a head of revision 1.
+    fn shared(ring_at: Revision) -> Arc<Shared<HeadsOnly>> {
+        let newest = Newest { place: place(ring_at), recorded_at: Timestamp::from_millis(0) };
+        let (events, _) = mpsc::channel(1);
+        Arc::new(Shared {
+            reader: HeadsOnly::new(1, 1),
+            ring: Ring::new(Bounds::default(), newest),
+            events,
+            id_key: IdKey::new([0; 16]),
+            snapshots: Snapshots::new(SnapshotLimits::default()),
+            noted: Arc::new(Noted::new()),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_primary_that_is_behind_what_was_read_from_it_is_not_asked_again_and_again() {
+        let third = Revision::new(3).expect("a revision");
+        let mut feed = Feed::frames_after(&shared(third), EPOCH, place(Revision::ZERO));
+        feed.ready().await;
+        let ended = feed.next().await.expect_err("the store has nothing, and the ring has had something");
+        assert!(matches!(ended, Ended::Store(StoreError::Unavailable(_))), "{ended}");
+    }
+
     #[tokio::test]
     async fn a_snapshot_ends_only_where_the_frames_have_reached_its_newest_page() {
-        let place =
-            Place { epoch: EPOCH, revision: Revision::ZERO, chain: Chain::EMPTY, digest: Digest::EMPTY };
-        let ring = Ring::new(Bounds::default(), Newest { place, recorded_at: Timestamp::from_millis(0) });
         let first = Revision::ZERO.next().expect("a revision");
-        let (events, _heard) = mpsc::channel(1);
-        // It is ahead of the ring.
-        let (reader, id_key) = (HeadsOnly::new(1, first.get()), IdKey::new([0; 16]));
-        let snapshots = Snapshots::new(SnapshotLimits::default());
-        let noted = Arc::new(Noted::new());
-        let shared = Arc::new(Shared { reader, ring: ring.clone(), events, id_key, snapshots, noted });
+        // The store is ahead of the ring.
+        let shared = shared(Revision::ZERO);
         let admitted = shared.snapshots.admit().expect("room");
         let mut feed = Feed::snapshot(&shared, EPOCH, admitted, None, true);
         assert!(matches!(said(&mut feed).await, Message::SnapshotBegin(_)));
@@ -301,7 +321,7 @@ mod tests {
         let head = HeadRecord { key: HeadKey::Policy, bytes: vec![1] };
         let (recorded_at, chain) = (Timestamp::from_millis(1), Chain::EMPTY.then(link));
         let entry = FeedEntry { revision: first, recorded_at, link, chain, digest: Digest::EMPTY, head };
-        ring.push(&[entry]).expect("the next");
+        shared.ring.push(&[entry]).expect("the next");
         assert!(matches!(said(&mut feed).await, Message::Frames(_)));
         let Message::SnapshotEnd(end) = said(&mut feed).await else { panic!("no end") };
         let at = end.at.and_then(|at| at.position).expect("a position");
