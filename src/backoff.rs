@@ -39,6 +39,11 @@ impl Backoff {
     }
 }
 
+/// Anything from a wait that was asked for to twice that: those who were asked at one moment do not come back at one.
+pub fn spread(asked: Span) -> Span {
+    Backoff::new(asked, asked).wait().plus(asked)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +66,15 @@ mod tests {
         assert_eq!(longest(&mut backoff), 5000);
         backoff.reset();
         assert_eq!(longest(&mut backoff), 50);
+    }
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_kept_and_spread() {
+        let asked = Span::from_millis(1000);
+        let [one, other] = [spread(asked), spread(asked)];
+        assert_ne!(one, other);
+        assert!([one, other].iter().all(|wait| *wait >= asked && *wait <= Span::from_millis(2000)));
+        assert_eq!(spread(Span::ZERO), Span::ZERO);
     }
 
     #[test]

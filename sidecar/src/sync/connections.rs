@@ -1,12 +1,12 @@
 //! The connections to authorities: with whom, when, and how many.
 //!
 //! There is one whose authority stays, standing or on its way; beside it there may be those whose authorities leave
-//! (R12). The next one is with the next authority, after a wait with full jitter, and not before the last one asked.
+//! (R12). The next one is with the next authority that has not asked to be left alone, after a wait with full jitter.
 
 use super::connection::{self, Event};
-use consent::backoff::Backoff;
+use consent::backoff::{self, Backoff};
 use consent::{clock, pb};
-use consent_core::confirm::Stream;
+use consent_core::confirm::{Start, Stream};
 use consent_core::words::{IdKey, Moment, Span};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,15 @@ use tonic::transport::Endpoint;
 /// So long may an authority keep the node waiting for its welcome, or between two pieces of a snapshot.
 const SILENCE: Span = Span::from_millis(5000);
 
+/// So long may it let the node wait for its turn at a snapshot. There may be a thousand before it, but also another
+/// authority that has none.
+const TURN: Span = Span::from_millis(300_000);
+
+/// For how long an authority is left alone that asks for that, at most; spreading makes it twice as long. And for how
+/// long one that kept the node waiting for its turn.
+const ALONE_MAX: Span = Span::from_millis(60_000);
+const ALONE_FOR_TURNS: Span = Span::from_millis(5000);
+
 /// The longest wait before the first of the next connections, and before any of them.
 const BACKOFF: Span = Span::from_millis(50);
 const BACKOFF_MAX: Span = Span::from_millis(5000);
@@ -24,12 +33,20 @@ const BACKOFF_MAX: Span = Span::from_millis(5000);
 pub(crate) struct Authority {
     url: String,
     endpoint: Endpoint,
+    /// Until when it wants to be left alone.
+    not_before: Option<Moment>,
 }
 
 impl Authority {
     /// The authority at this address: `http://host:port`.
     pub(crate) fn new(url: &str) -> Result<Authority, tonic::transport::Error> {
-        connection::endpoint(url).map(|endpoint| Authority { url: url.to_owned(), endpoint })
+        let endpoint = connection::endpoint(url)?;
+        Ok(Authority { url: url.to_owned(), endpoint, not_before: None })
+    }
+
+    /// How long it still wants to be left alone.
+    fn alone_for(&self, now: Moment) -> Span {
+        self.not_before.map_or(Span::ZERO, |moment| moment.longest_since(now))
     }
 }
 
@@ -38,7 +55,9 @@ impl Authority {
 pub(super) enum Awaited {
     /// The answer to a hello.
     Welcome,
-    /// The next piece of a snapshot that has begun. Before that it may be the turn of others, for long.
+    /// The beginning of a snapshot: it may be the turn of others.
+    Turn,
+    /// The next piece of a snapshot that has begun.
     Piece,
     /// A grant, within the lease that it would be of.
     Grant(Span),
@@ -62,6 +81,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Its authority has said how this side begins.
+    pub(super) fn welcomed(&mut self, now: Moment, start: Start, id_key: IdKey, lease: Span) {
+        self.id_key = Some(id_key);
+        self.lease = Some(lease);
+        match start {
+            Start::Continue => self.answered(),
+            Start::Snapshot | Start::RestOfSnapshot => self.await_from(now, Awaited::Turn),
+        }
+    }
+
     /// From now on this has to come.
     pub(super) fn await_from(&mut self, now: Moment, awaited: Awaited) {
         self.waiting = Some((awaited, now));
@@ -72,6 +101,11 @@ impl Connection {
         if let (None, Some(lease)) = (self.waiting, self.lease) {
             self.await_from(now, Awaited::Grant(lease));
         }
+    }
+
+    /// Something came that is no part of a snapshot, nor makes one come.
+    pub(super) fn spoke(&mut self) {
+        self.waiting.take_if(|(awaited, _)| matches!(awaited, Awaited::Grant(_)));
     }
 
     /// What had to come is there.
@@ -91,8 +125,6 @@ pub(super) struct Connections {
     authorities: Vec<Authority>,
     open: Vec<Connection>,
     backoff: Backoff,
-    /// An authority asked not to be bothered before.
-    not_before: Option<Moment>,
     next_authority: usize,
     next_stream: u64,
     events: mpsc::Sender<Event>,
@@ -106,7 +138,6 @@ impl Connections {
             authorities,
             open: Vec::new(),
             backoff: Backoff::new(BACKOFF, BACKOFF_MAX),
-            not_before: None,
             next_authority: first,
             next_stream: 0,
             events,
@@ -119,12 +150,9 @@ impl Connections {
         if self.open.iter().any(|connection| !connection.is_leaving) {
             return;
         }
-        let authority = self.next_authority % self.authorities.len();
-        self.next_authority = authority + 1;
+        let (authority, delay) = self.next(clock::now());
         let stream = Stream(self.next_stream);
         self.next_stream += 1;
-        let asked = self.not_before.take().map_or(Span::ZERO, |moment| moment.longest_since(clock::now()));
-        let delay = self.backoff.wait().max(asked);
         let closed = CancellationToken::new();
         let endpoint = self.authorities[authority].endpoint.clone();
         let connection = connection::run(stream, endpoint, delay, self.events.clone(), closed.clone());
@@ -141,15 +169,35 @@ impl Connections {
         });
     }
 
+    /// With whom the next one is, and after how long. Where all want to be left alone, it is the one who wants that for
+    /// the shortest.
+    fn next(&mut self, now: Moment) -> (usize, Span) {
+        let count = self.authorities.len();
+        let in_turn = (0..count).map(|n| (self.next_authority + n) % count);
+        let soonest = in_turn.min_by_key(|n| self.authorities[*n].alone_for(now));
+        let authority = soonest.unwrap_or_default();
+        self.next_authority = authority + 1;
+        (authority, self.backoff.wait().max(self.authorities[authority].alone_for(now)))
+    }
+
     /// The last one proved good: the next wait is short again.
     pub(super) fn proved_good(&mut self) {
         self.backoff.reset();
     }
 
-    /// The next one is not begun before this has passed.
-    pub(super) fn pause(&mut self, span: Span) {
-        if span > Span::ZERO {
-            self.not_before = Some(clock::now().after(span));
+    /// The authority of one wants to be left alone for so long. A whole fleet may have been told the same.
+    pub(super) fn leave_alone(&mut self, stream: Stream, asked: Span) {
+        let connection = self.open.iter().find(|connection| connection.stream == stream);
+        if let Some(connection) = connection.filter(|_| asked > Span::ZERO) {
+            let until = clock::now().after(backoff::spread(asked.min(ALONE_MAX)));
+            self.authorities[connection.authority].not_before = Some(until);
+        }
+    }
+
+    /// One is given up on which this did not come in time.
+    pub(super) fn gave_up(&mut self, stream: Stream, awaited: Awaited) {
+        if awaited == Awaited::Turn {
+            self.leave_alone(stream, ALONE_FOR_TURNS);
         }
     }
 
@@ -188,6 +236,7 @@ impl Connections {
         let (awaited, since) = connection.waiting?;
         let span = match awaited {
             Awaited::Welcome | Awaited::Piece => SILENCE,
+            Awaited::Turn => TURN,
             Awaited::Grant(lease) => {
                 // A session that goes on costs nothing, and where else should a lease come from?
                 (self.authorities.len() > 1).then_some(lease)?
@@ -248,6 +297,59 @@ mod tests {
         }
         connections.get(stream).unwrap().answered();
         assert_eq!((connections.silent(at(60_000)), connections.wake_at()), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_turn_at_a_snapshot_is_waited_for_within_a_bound_and_not_asked_for_again_at_once() {
+        let (id_key, lease) = (IdKey::new([0; 16]), Span::from_millis(300));
+        for start in [Start::Snapshot, Start::RestOfSnapshot] {
+            let (mut connections, stream) = connections(1);
+            let connection = connections.get(stream).unwrap();
+            connection.welcomed(at(1000), start, id_key, lease);
+            // Whatever else is said meanwhile.
+            connection.spoke();
+            assert_eq!(connections.silent(at(300_999)), None);
+            assert_eq!(connections.silent(at(301_000)), Some((stream, Awaited::Turn)));
+            let now = clock::now();
+            connections.gave_up(stream, Awaited::Turn);
+            connections.close(stream);
+            assert!(connections.next(now).1 >= ALONE_FOR_TURNS);
+        }
+        let (mut connections, stream) = connections(1);
+        connections.get(stream).unwrap().welcomed(at(1000), Start::Continue, id_key, lease);
+        assert_eq!((connections.silent(at(600_000)), connections.wake_at()), (None, None));
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_wants_to_be_left_alone_is_and_no_other() {
+        let asked = Span::from_millis(10_000);
+        let alone = |authorities| {
+            let (mut connections, stream) = connections(authorities);
+            connections.leave_alone(stream, asked);
+            connections.close(stream);
+            connections
+        };
+        let mut of_three = alone(3);
+        let now = clock::now();
+        for authority in [1, 2, 1, 2] {
+            let (next, wait) = of_three.next(now);
+            assert_eq!(next, authority);
+            assert!(wait <= BACKOFF_MAX);
+        }
+        // When its time is over it has its turn again.
+        assert_eq!(of_three.next(now.after(Span::from_millis(20_000))).0, 0);
+        // A fleet of which each has but this one does not come back at one instant.
+        let waits = [alone(1), alone(1)].map(|mut connections| connections.next(now).1);
+        assert!(waits.iter().all(|wait| *wait >= asked), "{waits:?}");
+        assert_ne!(waits[0], waits[1]);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_left_alone_for_ever() {
+        let (mut connections, stream) = connections(1);
+        connections.leave_alone(stream, Span::from_nanos(u64::MAX));
+        connections.close(stream);
+        assert!(connections.next(clock::now()).1 <= Span::from_millis(120_000));
     }
 
     #[tokio::test]

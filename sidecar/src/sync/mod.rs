@@ -121,12 +121,14 @@ impl Driver {
     }
 
     fn give_up(&mut self, stream: Stream, awaited: Awaited) {
-        let why = match awaited {
-            Awaited::Welcome => "it did not answer the hello in time",
-            Awaited::Piece => "it went silent in the middle of a snapshot",
-            Awaited::Grant(_) => "it answered no keepalive for a whole lease",
+        let (lost, why) = match awaited {
+            Awaited::Welcome => (Lost::Silent, "it did not answer the hello in time"),
+            Awaited::Turn => (Lost::Busy, "it sent snapshots to others for too long"),
+            Awaited::Piece => (Lost::Silent, "it went silent in the middle of a snapshot"),
+            Awaited::Grant(_) => (Lost::Silent, "it answered no keepalive for a whole lease"),
         };
-        self.note(stream, Lost::Silent, why.to_owned());
+        self.note(stream, lost, why.to_owned());
+        self.connections.gave_up(stream, awaited);
         self.interrupt(stream);
         self.close(stream);
         self.step(Input::Disconnected { stream });
@@ -199,7 +201,9 @@ impl Driver {
                 }
             }
             FromAuthority::Message(message) => {
-                self.answered(stream);
+                if let Some(connection) = self.connections.get(stream) {
+                    connection.spoke();
+                }
                 if let ToSidecar::Grant { place, .. } = &message {
                     self.node.noted.granted(place.revision);
                 }
@@ -217,9 +221,7 @@ impl Driver {
     fn welcomed(&mut self, stream: Stream, message: ToSidecar, id_key: IdKey) {
         let ToSidecar::Welcome { terms, start, .. } = message else { return };
         if let Some(connection) = self.connections.get(stream) {
-            connection.answered();
-            connection.id_key = Some(id_key);
-            connection.lease = Some(terms.sidecar_lease());
+            connection.welcomed(clock::now(), start, id_key, terms.sidecar_lease());
         }
         let is_other = |known: IdKey| start == Start::Continue && known != id_key;
         if self.node.table.id_key().is_some_and(is_other) {
@@ -409,8 +411,8 @@ impl Driver {
                 tracing::warn!(?cause, "the leases are dropped, and sync starts over");
             }
             Output::Close { stream, retry_after } => {
+                self.connections.leave_alone(stream, retry_after);
                 self.close(stream);
-                self.connections.pause(retry_after);
             }
             Output::SeekAnother { leaving } => {
                 if let Some(connection) = self.connections.get(leaving) {
