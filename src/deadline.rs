@@ -39,6 +39,12 @@ impl Deadline {
         Deadline(clock::now().after(wait))
     }
 
+    /// It, or what comes after this long from now, if that is earlier.
+    #[must_use]
+    pub fn at_most(self, wait: Span) -> Deadline {
+        if self.left() > wait { Deadline::after(wait) } else { self }
+    }
+
     /// What is left until it.
     pub fn left(self) -> Span {
         // Whoever must stop in time believes the clock that leaves less.
@@ -159,6 +165,13 @@ mod tests {
         assert!(Deadline::of(&request, Span::ZERO).left() <= Span::from_millis(900));
         request.metadata_mut().insert(TIMEOUT, "100m".parse().unwrap());
         assert!(Deadline::of(&request, Span::ZERO).left() <= Span::from_millis(90));
+    }
+
+    #[test]
+    fn a_server_waits_no_longer_than_it_says_whatever_its_caller_would() {
+        let (day, second) = (Span::from_millis(86_400_000), Span::from_millis(1000));
+        assert!(Deadline::after(day).at_most(second).left() <= second);
+        assert!(Deadline::after(second).at_most(day).left() <= second);
     }
 
     #[test]

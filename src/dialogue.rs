@@ -3,16 +3,22 @@
 //! A request is read when the answer to the one before has been taken for sending, so a peer that stops reading holds
 //! one answer in memory, and what it has sent stays with it. After each answer the others on the thread have their
 //! turn. A stream ends with OK only when its peer has ended its side and every request has its answer: whatever else
-//! ends it, a panic too, ends it with a status, or a part of a corpus would look like the whole.
+//! ends it, a panic too, ends it with a status, or a part of a corpus would look like the whole. There are few places
+//! for streams, so one on which nothing moves ends as well.
 
+use crate::deadline::Deadline;
 use crate::status::status;
 use crate::unread;
 use consent_core::refusal::Refusal;
+use consent_core::words::Span;
 use std::future::Future;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+
+/// How long a peer may let a stream be: send no whole request, or take no answer.
+const IDLE_MAX: Span = Span::from_millis(60_000);
 
 /// What answers the requests of one stream.
 pub trait Answer<Q>: Send + 'static {
@@ -23,8 +29,22 @@ pub trait Answer<Q>: Send + 'static {
     fn answer(&mut self, request: Q) -> impl Future<Output = Result<Self::Given, Status>> + Send;
 }
 
-/// The answers to a stream of requests, until `stopped` is cancelled: then it ends with NOT_SERVING.
+/// The answers to a stream of requests, until `stopped` is cancelled: then it ends with NOT_SERVING. Its peer may let it
+/// be for a minute, then it ends with STREAM_IDLE.
 pub fn hold<Q, A>(
+    requests: Streaming<Q>,
+    answers: A,
+    stopped: CancellationToken,
+) -> ReceiverStream<Result<A::Given, Status>>
+where
+    Q: Send + 'static,
+    A: Answer<Q>,
+{
+    hold_within(IDLE_MAX, requests, answers, stopped)
+}
+
+fn hold_within<Q, A>(
+    idle: Span,
     requests: Streaming<Q>,
     mut answers: A,
     stopped: CancellationToken,
@@ -42,7 +62,7 @@ where
             biased;
             () = stopped.cancelled() => Some(status(Refusal::NotServing)),
             () = out.closed() => None,
-            status = answer_all(requests, &mut answers, &out) => status,
+            status = answer_all(idle, requests, &mut answers, &out) => status,
         };
     });
     ReceiverStream::new(given)
@@ -50,15 +70,19 @@ where
 
 /// Gives the status with which the stream ends; `None`: the peer has ended it.
 async fn answer_all<Q, A: Answer<Q>>(
+    idle: Span,
     mut requests: Streaming<Q>,
     answers: &mut A,
     out: &mpsc::Sender<Result<A::Given, Status>>,
 ) -> Option<Status> {
+    let is_idle = || Some(status(Refusal::StreamIdle { idle }));
     loop {
-        let place = out.reserve().await.ok()?;
-        let request = match requests.message().await {
-            Ok(request) => request?,
-            Err(unread) => return Some(unread::worded(unread)),
+        let Some(place) = Deadline::after(idle).within(out.reserve()).await else { return is_idle() };
+        let place = place.ok()?;
+        let request = match Deadline::after(idle).within(requests.message()).await {
+            Some(Ok(request)) => request?,
+            Some(Err(unread)) => return Some(unread::worded(unread)),
+            None => return is_idle(),
         };
         match answers.answer(request).await {
             Ok(answer) => place.send(Ok(answer)),
@@ -86,8 +110,12 @@ impl<T> Drop for End<T> {
 mod tests {
     use super::*;
     use crate::pb::{GetStatusRequest, GetStatusResponse};
+    use hyper::body::Frame;
+    use std::pin::Pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+    use std::time::Duration;
     use tokio_stream::StreamExt;
     use tonic::Code;
     use tonic::body::Body;
@@ -112,8 +140,27 @@ mod tests {
 
     /// As many requests as there are empty messages in this body.
     fn requests(body: &str) -> Streaming<GetStatusRequest> {
+        requests_of(Body::new(body.to_owned()))
+    }
+
+    fn requests_of(body: Body) -> Streaming<GetStatusRequest> {
         let mut codec = ProstCodec::<GetStatusResponse, GetStatusRequest>::default();
-        Streaming::new_request(codec.decoder(), Body::new(body.to_owned()), None, None)
+        Streaming::new_request(codec.decoder(), body, None, None)
+    }
+
+    /// A body that says nothing.
+    struct Never;
+
+    impl hyper::body::Body for Never {
+        type Data = bytes::Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Never>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+            Poll::Pending
+        }
     }
 
     const THREE: &str = "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -156,6 +203,29 @@ mod tests {
                 answers.next().await.unwrap().unwrap();
             }
             assert_eq!(answers.next().await.unwrap().unwrap_err().code(), code);
+            assert!(answers.next().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn one_on_which_nothing_moves_ends_and_makes_room() {
+        let idle = Span::from_millis(20);
+        // One who sends nothing; one who has sent three, and takes none of the answers.
+        for (requests, whole) in [(requests_of(Body::new(Never)), 0), (requests(THREE), 1)] {
+            let (counts, answered) = counts(0);
+            let mut answers = hold_within(idle, requests, counts, CancellationToken::new());
+            // What it held for the stream is let go of, its place too, before anybody takes a word of it.
+            let let_go = async {
+                while Arc::strong_count(&answered) > 1 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), let_go).await.expect("it makes room");
+            for _ in 0..whole {
+                answers.next().await.unwrap().unwrap();
+            }
+            let status = answers.next().await.unwrap().unwrap_err();
+            assert_eq!(status.code(), Code::Aborted, "{status}");
             assert!(answers.next().await.is_none());
         }
     }

@@ -133,6 +133,12 @@ pub fn status(refusal: Refusal) -> Status {
             let message = "the process is starting or stopping".to_owned();
             (Code::Unavailable, ErrorReason::NotServing, message, vec![])
         }
+        Refusal::StreamIdle { idle } => {
+            let seconds = (idle.millis() / 1000).to_string();
+            let message =
+                format!("nothing moved on the stream for {seconds} s: open another one for the rest");
+            (Code::Aborted, ErrorReason::StreamIdle, message, vec![("seconds", seconds)])
+        }
         Refusal::DeadlineExceeded => {
             let message =
                 "the deadline is over; a write that was accepted goes on: send its request_id again"

@@ -79,6 +79,11 @@ pub enum Refusal {
     ReplicaTooOld,
     /// The process is starting or stopping.
     NotServing,
+    /// Nothing moved on a stream, of which there may be few.
+    StreamIdle {
+        /// For so long.
+        idle: Span,
+    },
     /// The caller's deadline is over.
     DeadlineExceeded,
     /// A broken invariant; what it is stands in the log only.

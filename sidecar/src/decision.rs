@@ -29,6 +29,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// How long a call waits for its `min_position` when its caller set no deadline, and a message of a stream.
 const WAIT_DEFAULT: Span = Span::from_millis(1000);
 
+/// How long a call waits for it at most, whatever its deadline: all callers share the places.
+const WAIT_MAX: Span = Span::from_millis(10_000);
+
 /// When a stream that found no place may try again: streams are long.
 const STREAM_RETRY_AFTER: Span = Span::from_millis(1000);
 
@@ -156,6 +159,11 @@ fn reached(position: Position, floor: Option<Position>) -> bool {
     floor.is_none_or(|floor| position.epoch == floor.epoch && position.revision >= floor.revision)
 }
 
+/// Until when a call may wait for its `min_position`.
+fn patience<T>(request: &Request<T>) -> Deadline {
+    Deadline::of(request, WAIT_DEFAULT).at_most(WAIT_MAX)
+}
+
 impl Node {
     /// Decides now, from what the node has.
     pub(crate) fn decide(
@@ -208,7 +216,7 @@ impl DecisionService for Decisions {
         &self,
         request: Request<CanTrainRequest>,
     ) -> Result<Response<CanTrainResponse>, Status> {
-        let deadline = Deadline::of(&request, WAIT_DEFAULT);
+        let deadline = patience(&request);
         let request = request.into_inner();
         let asked = asked(&request).map_err(status)?;
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
@@ -223,7 +231,7 @@ impl DecisionService for Decisions {
         &self,
         request: Request<BatchCanTrainRequest>,
     ) -> Result<Response<BatchCanTrainResponse>, Status> {
-        let deadline = Deadline::of(&request, WAIT_DEFAULT);
+        let deadline = patience(&request);
         let request = request.into_inner();
         let asked = asked_all(&request).map_err(status)?;
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
@@ -496,6 +504,14 @@ mod tests {
         };
         let (reason, basis) = answer(|| at(1000), wall, lease, table, None);
         assert_eq!((reason, basis.position), (Reason::Stale, Some(position(next, 1))));
+    }
+
+    #[test]
+    fn no_deadline_keeps_a_place_for_longer_than_a_call_may_wait() {
+        let mut request = Request::new(());
+        assert!(patience(&request).left() <= WAIT_DEFAULT);
+        request.metadata_mut().insert("grpc-timeout", "99999999H".parse().unwrap());
+        assert!(patience(&request).left() <= WAIT_MAX);
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::StoreUnavailable,
         Refusal::ReplicaTooOld,
         Refusal::NotServing,
+        Refusal::StreamIdle { idle: Span::from_millis(60_000) },
         Refusal::DeadlineExceeded,
         Refusal::Internal,
     ]
@@ -58,6 +59,7 @@ fn reason(refusal: &Refusal) -> ErrorReason {
         Refusal::StoreUnavailable => ErrorReason::StoreUnavailable,
         Refusal::ReplicaTooOld => ErrorReason::ReplicaTooOld,
         Refusal::NotServing => ErrorReason::NotServing,
+        Refusal::StreamIdle { .. } => ErrorReason::StreamIdle,
         Refusal::DeadlineExceeded => ErrorReason::DeadlineExceeded,
         Refusal::Internal => ErrorReason::Internal,
     }
