@@ -2,12 +2,16 @@
 //!
 //! An answer is believed because of where it comes from. So the directory must not be one that anybody may write to,
 //! sticky or not, nor another user's: whoever came first, before a start or between two, would be asked in the place of
-//! the server.
+//! the server. And of two servers that start at once, each of which finds a socket that nobody listens on, the second
+//! must not remove what the first has put there meanwhile: a name is taken under a lock on a file beside it, which stays.
 
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::geteuid;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use tokio::net::{UnixListener, UnixStream};
@@ -17,11 +21,13 @@ const BACKLOG: i32 = 1024;
 const FOR_OTHERS_TO_WRITE: u32 = 0o002;
 
 /// Listens on a Unix socket with mode 0660. Its directory is made, with mode 0750, if it is not there; one that anybody
-/// may write to, or that is another user's and not root's, is refused. Replaces a socket that nobody listens on any more, and nothing else: not a file that is no
-/// socket, nor a socket whose listener is only too busy to answer, or not ours to ask.
+/// may write to, or that is another user's and not root's, is refused. Replaces a socket that nobody listens on any more,
+/// and nothing else: not a file that is no socket, nor a socket whose listener is only too busy to answer, or not ours to
+/// ask, nor one that another process is about to listen on.
 pub async fn listen_unix(path: &Path) -> io::Result<UnixListener> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     prepare(directory.unwrap_or(Path::new(".")))?;
+    let _lock = lock(path)?;
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => replace(path).await?,
         Ok(_) => return Err(in_use("a file that is no socket has this name")),
@@ -53,6 +59,20 @@ fn prepare(directory: &Path) -> io::Result<()> {
             fs::set_permissions(directory, Permissions::from_mode(0o750))
         }
         found => found.map(drop),
+    }
+}
+
+/// The right to take a name, until it is dropped. The file stays: one that is removed can be locked by two, each under
+/// the same name.
+fn lock(path: &Path) -> io::Result<OwnedFd> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = open(beside, flags, Mode::RUSR | Mode::WUSR)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(in_use("another process is about to listen on this socket")),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -92,6 +112,24 @@ mod tests {
         drop(first);
         assert!(path.exists(), "a listener that is killed leaves its file");
         listen_unix(&path).await.expect("an abandoned name");
+    }
+
+    #[tokio::test]
+    async fn of_those_who_start_at_once_one_has_the_name() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("socket");
+        drop(listen_unix(&path).await.expect("a free name"));
+        let starting = lock(&path).expect("nobody else starts");
+        let abandoned = fs::symlink_metadata(&path).unwrap().ino();
+        assert_eq!(refusal(&path).await, Some(io::ErrorKind::AddrInUse));
+        assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), abandoned, "it is left to who was first");
+        drop(starting);
+        let _listener = listen_unix(&path).await.expect("an abandoned name");
+        assert_eq!(mode(&home.path().join("socket.lock")), 0o600);
+        // Whoever waits in the lock's place for somebody to follow a link has nobody follow it.
+        std::os::unix::fs::symlink(home.path().join("elsewhere"), home.path().join("other.lock")).unwrap();
+        assert!(refusal(&home.path().join("other")).await.is_some());
+        assert!(!home.path().join("elsewhere").exists());
     }
 
     #[tokio::test]
