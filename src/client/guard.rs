@@ -1,7 +1,7 @@
 //! The guard: asks until there is an answer that counts, for as long as its caller has time.
 //!
 //! Its bounds: so many questions at once, beyond which a caller is denied at once instead of waiting unseen; so many
-//! tries of one question ([`Patience`]); so many connections ([`Pool`]). What may pass is asked again: STALE,
+//! batches of one caller at once; so many tries of one question ([`Patience`]); so many connections ([`Pool`]). What may pass is asked again: STALE,
 //! NOT_READY, an ALLOW that was over when it came, UNAVAILABLE, RESOURCE_EXHAUSTED, a lost connection. A question
 //! writes nothing, so asking it again is always safe.
 
@@ -12,13 +12,14 @@ use super::pool::{Pool, is_of_transport};
 use super::question::Question;
 use crate::clock;
 use crate::convert::answer::{Unreadable, Verdict, verdict, verdicts};
-use crate::convert::decision::{BATCH_MAX, asked};
+use crate::convert::decision::BATCH_MAX;
 use crate::deadline::Deadline;
 use crate::pb;
 use crate::pb::decision_service_client::DecisionServiceClient;
 use crate::status::status;
 use consent_core::decision::Reason;
 use consent_core::words::{Moment, Position, Span};
+use futures_util::stream::{self, StreamExt};
 use std::error::Error;
 use std::sync::Arc;
 use thiserror::Error;
@@ -30,13 +31,16 @@ use tonic_types::StatusExt;
 /// The most connections of one guard.
 const CONNECTIONS_MAX: usize = 16;
 
+/// So many batches of one call are asked at once: enough for each thread of a sidecar to have one. The others wait here.
+const BATCHES_AT_ONCE: usize = 4;
+
 /// How much a guard may take up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections, 1 to 16; a further one is opened when all are busy. One leaves the server idle half of the time
     /// under many callers, and four do not.
     pub connections: usize,
-    /// Questions asked at once, a batch counting as one; a further one is denied at once. A server takes 256 on each
+    /// Questions asked at once, [`Guard::can_train_all`] counting as one; a further one is denied at once. A server takes 256 on each
     /// connection.
     pub in_flight: usize,
 }
@@ -144,8 +148,8 @@ impl Guard {
         }
     }
 
-    /// Asks about any number of artifacts, 1000 in one call, and gives an answer for each, in order. What may pass is
-    /// asked again, that alone. A question that is wrong is denied alone.
+    /// Asks about any number of artifacts, 1000 in one batch and four batches at once, and gives an answer for each, in
+    /// order. What may pass is asked again, that alone. A question that is wrong is denied alone, naming the field.
     pub async fn can_train_all(&self, questions: &[Question], within: Span) -> Vec<Answer> {
         let Ok(_seat) = self.seats.try_acquire() else {
             return questions.iter().map(|_| Answer::Deny(busy())).collect();
@@ -155,7 +159,7 @@ impl Guard {
         let mut answers: Vec<Answer> = questions.iter().map(|_| Answer::Deny(too_late())).collect();
         let mut open = Vec::with_capacity(questions.len());
         for (index, (question, answer)) in questions.iter().zip(&mut answers).enumerate() {
-            match asked(&question.request(None)) {
+            match question.checked(None) {
                 Ok(_) => open.push(index),
                 Err(refusal) => *answer = Answer::Deny(Deny::Unanswered(status(refusal))),
             }
@@ -163,12 +167,12 @@ impl Guard {
         loop {
             let mut rest = Span::ZERO;
             let mut passing = Vec::new();
-            for indices in open.chunks(BATCH_MAX) {
-                let message = pb::BatchCanTrainRequest {
-                    requests: indices.iter().map(|index| questions[*index].request(None)).collect(),
-                    min_position: self.floor.map(Into::into),
-                };
-                let outcome = self.try_batch(message, indices.len(), patience.deadline).await;
+            let mut is_over = false;
+            let batches = open.chunks(BATCH_MAX);
+            let batches: Vec<_> =
+                batches.map(|indices| self.try_some(questions, indices, patience.deadline)).collect();
+            let mut batches = stream::iter(batches).buffered(BATCHES_AT_ONCE);
+            while let Some((indices, outcome)) = batches.next().await {
                 let outcomes = match outcome {
                     Ok(outcomes) => outcomes,
                     Err(Failed::Passing(deny, at_least)) => {
@@ -178,7 +182,10 @@ impl Guard {
                     Err(Failed::For(deny)) => {
                         indices.iter().map(|_| Err(Failed::For(deny.clone()))).collect()
                     }
-                    Err(Failed::TooLate) => return answers,
+                    Err(Failed::TooLate) => {
+                        is_over = true;
+                        continue;
+                    }
                 };
                 for (index, outcome) in indices.iter().zip(outcomes) {
                     answers[*index] = match outcome {
@@ -192,18 +199,16 @@ impl Guard {
                     };
                 }
             }
+            drop(batches);
             open = passing;
-            if open.is_empty() || !patience.again(rest).await {
+            if is_over || open.is_empty() || !patience.again(rest).await {
                 return answers;
             }
         }
     }
 
     async fn ask(&self, question: &Question, patience: &mut Patience) -> Result<Allow, Deny> {
-        let request = question.request(self.floor);
-        if let Err(refusal) = asked(&request) {
-            return Err(Deny::Unanswered(status(refusal)));
-        }
+        let request = question.checked(self.floor).map_err(|refusal| Deny::Unanswered(status(refusal)))?;
         let mut last = None;
         loop {
             let (deny, at_least) = match self.try_one(request.clone(), patience.deadline).await {
@@ -226,6 +231,20 @@ impl Guard {
         };
         let (sent, answer) = self.call(message, deadline, call).await?;
         self.settle(sent, verdict(&answer))
+    }
+
+    /// A batch of these questions.
+    async fn try_some<'a>(
+        &self,
+        questions: &[Question],
+        indices: &'a [usize],
+        deadline: Deadline,
+    ) -> (&'a [usize], Result<Vec<Result<Allow, Failed>>, Failed>) {
+        let message = pb::BatchCanTrainRequest {
+            requests: indices.iter().map(|index| questions[*index].request(None)).collect(),
+            min_position: self.floor.map(Into::into),
+        };
+        (indices, self.try_batch(message, indices.len(), deadline).await)
     }
 
     async fn try_batch(

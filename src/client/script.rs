@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{Barrier, oneshot};
 use tokio_stream::Pending;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -53,6 +53,11 @@ struct Heard {
     questions: Vec<CanTrainRequest>,
     timeouts: Vec<String>,
     batches: Vec<BatchCanTrainRequest>,
+    /// How many batches were asked at once, now and at most.
+    now: usize,
+    most: usize,
+    /// Where a batch waits for others.
+    meet: Option<Arc<Barrier>>,
 }
 
 impl Heard {
@@ -127,6 +132,16 @@ impl Scripted {
         self.heard.lock().unwrap().lines = lines.into();
     }
 
+    /// Batches are answered from now on when so many are asked at once.
+    pub(super) fn meet(&self, many: usize) {
+        self.heard.lock().unwrap().meet = Some(Arc::new(Barrier::new(many)));
+    }
+
+    /// How many batches were asked at once, at most.
+    pub(super) fn most(&self) -> usize {
+        self.heard.lock().unwrap().most
+    }
+
     pub(super) fn questions(&self) -> Vec<CanTrainRequest> {
         self.heard.lock().unwrap().questions.clone()
     }
@@ -183,8 +198,18 @@ impl DecisionService for Service {
         request: Request<BatchCanTrainRequest>,
     ) -> Result<Response<BatchCanTrainResponse>, Status> {
         let request = request.into_inner();
+        let meet = {
+            let mut heard = self.0.lock().unwrap();
+            heard.batches.push(request.clone());
+            heard.now += 1;
+            heard.most = heard.most.max(heard.now);
+            heard.meet.clone()
+        };
+        if let Some(meet) = meet {
+            meet.wait().await;
+        }
         let mut heard = self.0.lock().unwrap();
-        heard.batches.push(request.clone());
+        heard.now -= 1;
         let mut batch = BatchCanTrainResponse { valid_for: None, ..BatchCanTrainResponse::default() };
         for _ in &request.requests {
             match heard.line() {

@@ -289,16 +289,50 @@ async fn a_batch_is_answered_in_order_and_only_what_passes_is_asked_again() {
     let stale = Line::Say(deny(Reason::Stale));
     let lines = [stale, Line::Say(deny(Reason::Erased)), Line::Say(allow(LONG))];
     let (scripted, guard) = scripted(lines).await;
-    let mut questions: Vec<_> = (0..1002).map(|n| question(&format!("account-{n}"))).collect();
+    let mut questions: Vec<_> = (0..1001).map(|n| question(&format!("account-{n}"))).collect();
     questions[2].artifact.clear();
     let answers = said(guard.can_train_all(&questions, LONG).await);
-    assert_eq!(answers.len(), 1002);
+    assert_eq!(answers.len(), 1001);
     assert_eq!(answers[..4], [None, Some(Ok(Reason::Erased)), Some(Err(Code::InvalidArgument)), None]);
     assert!(answers[4..].iter().all(Option::is_none));
     let counts: Vec<_> = scripted.batches().iter().map(|batch| batch.requests.len()).collect();
-    assert_eq!(counts, [1000, 1, 1]);
-    assert_eq!(scripted.batches()[2].requests[0].account, "account-0");
+    assert_eq!(counts, [1000, 1]);
+    assert_eq!(scripted.batches()[1].requests[0].account, "account-0");
     assert!(guard.can_train_all(&[], LONG).await.is_empty());
+}
+
+#[tokio::test]
+async fn as_many_batches_are_asked_at_once_as_the_bound_says() {
+    let (scripted, guard) = scripted([Line::Say(allow(LONG))]).await;
+    scripted.meet(4);
+    let questions: Vec<_> = (0..7001).map(|n| question(&format!("account-{n}"))).collect();
+    // In a task of its own, as callers do.
+    let all = tokio::spawn(async move { guard.can_train_all(&questions, LONG).await });
+    let answers = said(all.await.unwrap());
+    assert!(answers.len() == 7001 && answers.iter().all(Option::is_none));
+    assert_eq!(scripted.most(), 4);
+    let mut counts: Vec<_> = scripted.batches().iter().map(|batch| batch.requests.len()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 1000, 1000, 1000, 1000, 1000, 1000, 1000]);
+}
+
+#[tokio::test]
+async fn a_name_that_is_too_long_to_be_one_is_denied_alone_and_named() {
+    let (scripted, guard) = scripted([Line::Say(allow(LONG))]).await;
+    let [mut product, mut kind] = [question("ada"), question("ada")];
+    product.product = "p".repeat(33);
+    kind.kind = "k".repeat(1 << 20);
+    let questions = [product, kind, question("ada")];
+    let answers = guard.can_train_all(&questions, LONG).await;
+    for (answer, field) in answers.iter().zip(["artifact.product", "artifact.kind"]) {
+        let Answer::Deny(Deny::Unanswered(status)) = answer else { panic!("{answer:?}") };
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(field), "{status}");
+    }
+    assert!(matches!(answers[2], Answer::Allow(_)));
+    assert_eq!(scripted.batches()[0].requests.len(), 1);
+    assert!(guard.with(&questions[0], LONG, |_| ()).await.is_err());
+    assert!(scripted.questions().is_empty());
 }
 
 #[tokio::test]
