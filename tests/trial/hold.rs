@@ -9,7 +9,7 @@ use crate::clients::{self, Authority, ID_MARK};
 use crate::cluster::{Cluster, StoreKind, Terms, check_logs};
 use crate::history::{self, Allow, Change};
 use crate::random::Random;
-use crate::slow_wire::{Acks, SlowWire};
+use crate::slow_wire::{Acks, slow_wire};
 use crate::tally::Tally;
 use anyhow::{Context, ensure};
 use consent::client::{Answer, Deny, Guard, Question, Span, Timestamp};
@@ -60,7 +60,7 @@ async fn play_slowly(acks: Acks, random: &mut Random) -> anyhow::Result<Played> 
     let terms = Terms { poll: 2, ..Terms::DEFAULT };
     let mut cluster = Cluster::start(StoreKind::Sqlite, terms).await?;
     cluster.authority().await?.publish_policy().await?;
-    let wire = SlowWire::start(cluster.authority_address()?, acks).await?;
+    let wire = slow_wire(cluster.authority_address()?, acks).await?;
     cluster.start_sidecar_at(&wire.address().to_string()).await?;
     cluster.node().await?.until(SidecarState::Live).await?;
     play(&cluster, SLOW_MINUTES, random).await

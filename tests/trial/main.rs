@@ -6,6 +6,7 @@
 //!
 //! `cargo test --release -p consent-cli --test trial -- VERB [ARG]`; the last line is `N passed, M failed`.
 
+mod carrier;
 mod clients;
 mod cluster;
 mod crash;
