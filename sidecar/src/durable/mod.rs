@@ -51,8 +51,9 @@ const LOADING_MAX: Duration = Duration::from_secs(30);
 /// So often a server that is not there is asked again, which makes two seconds: after a restart of the node it may come
 /// up after the sidecar.
 const ABSENT_MAX: u32 = 40;
-/// A server that is well says where its copy stands in a millisecond. One that hangs is not worth a longer start.
-const FOUND_WITHIN: Duration = Duration::from_secs(1);
+/// A server that is well says where its copy stands in a millisecond, and in some hundred of them on a node where all
+/// starts at once. One that hangs is not worth a longer start.
+const FOUND_WITHIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What waits to be written: for whoever shows it.

@@ -9,9 +9,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
 use std::time::Duration;
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// Longer than any command here takes a server that is well, shorter than anybody would wait for a start.
-const REPLY_WITHIN: Duration = Duration::from_secs(2);
+/// A server that says nothing for so long hangs. One that is well replies to any command here in a fraction of a second,
+/// but a node that starts may have one processor for all that starts on it, and to give a slow one up costs more: a
+/// rewrite of the copy, or a snapshot.
+const REPLY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Does the error say that a key is not what this program writes there, or a reply not what such a key gives? Trying
 /// again would give the same for ever; writing anew mends it.
@@ -31,13 +32,19 @@ pub(super) fn refusal(error: &RedisError) -> Option<String> {
 /// The node's Redis.
 pub(super) struct Server {
     address: RedisAddress,
+    reply_within: Duration,
     connection: Option<MultiplexedConnection>,
 }
 
 impl Server {
     /// Not connected yet.
     pub(super) fn new(address: RedisAddress) -> Server {
-        Server { address, connection: None }
+        Server::that_replies_within(REPLY_WITHIN, address)
+    }
+
+    /// The same, and it hangs if it says nothing for so long.
+    pub(super) fn that_replies_within(reply_within: Duration, address: RedisAddress) -> Server {
+        Server { address, reply_within, connection: None }
     }
 
     /// Connects, if it is not connected; says whether it was not.
@@ -46,13 +53,11 @@ impl Server {
             return Ok(false);
         }
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_WITHIN))
-            .set_response_timeout(Some(REPLY_WITHIN));
+            // It covers what is said over the socket first, too.
+            .set_connection_timeout(Some(self.reply_within))
+            .set_response_timeout(Some(self.reply_within));
         let client = Client::open(self.address.info())?;
-        // The timeout covers the socket, not what is said over it first.
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let connected = tokio::time::timeout(CONNECT_WITHIN + REPLY_WITHIN, connecting).await;
-        let mut connection = connected.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         // Whoever is not let in hears it now: the client's own task panics over a transaction that is refused from its
         // first word on. No value, of whatever type or size, makes this one an error.
         redis::cmd("EXISTS").arg(PLACE).exec_async(&mut connection).await?;

@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 #[path = "../../../tests/support/redis.rs"]
 mod redis_server;
+mod slow;
 
 const SECRET: IdKey = IdKey::new([7; 16]);
 /// How long a test waits for what must come. It is reached only by a test that fails.

@@ -24,8 +24,12 @@ use tokio::task::yield_now;
 const CHUNK: u32 = 128;
 /// After so many heads whoever else is on this thread has a turn.
 const TURN: usize = 2_048;
-/// A copy that takes longer than this is not worth it: an authority gives a stream up that takes nothing for so long.
-const WITHIN: Duration = Duration::from_secs(25);
+/// How long a copy may take that goes on coming. What has stopped shows by one reply that does not come
+/// ([`Server::new`]), so this is for a Redis that trickles, and it is generous: on a node that is short of processors a
+/// snapshot would take no less, and load an authority that others need. A calm one reads ten million heads in a sixtieth
+/// of this. The stream of the welcome may end meanwhile, since an authority gives up one that takes nothing; that costs
+/// another hello from the copy's place.
+const WITHIN: Duration = Duration::from_secs(600);
 
 /// Why a copy is not used.
 #[derive(Debug, Error)]
@@ -45,7 +49,7 @@ pub(crate) enum Wrong {
     /// There is more than the marker says.
     #[error("it holds more than its marker says: {0}")]
     TooLarge(&'static str),
-    /// Redis gives it too slowly.
+    /// Redis trickles.
     #[error("Redis does not give it in time")]
     Slow,
     /// Somebody else writes there.
@@ -99,12 +103,21 @@ impl Unproven {
 
     /// Reads it and proves it under the secret of a welcome. Whoever else is on this thread goes on meanwhile.
     pub(super) async fn prove(self, address: RedisAddress, secret: IdKey) -> Result<Proven, Wrong> {
+        self.prove_within(WITHIN, Server::new(address), secret).await
+    }
+
+    /// The same, from this server and within this time.
+    pub(super) async fn prove_within(
+        self,
+        within: Duration,
+        mut server: Server,
+        secret: IdKey,
+    ) -> Result<Proven, Wrong> {
         if !self.written.is_by(&secret) {
             return Err(Wrong::Secret);
         }
-        let mut server = Server::new(address);
         let loading = Loading::new(&self.marker, &secret).run(&mut server);
-        let wrong = match tokio::time::timeout(WITHIN, loading).await {
+        let wrong = match tokio::time::timeout(within, loading).await {
             Ok(Ok((heads, log, filled))) => {
                 let Unproven { marker, written, .. } = self;
                 let (place, recorded_at) = (marker.place, marker.recorded_at);

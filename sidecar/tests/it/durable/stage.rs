@@ -85,13 +85,15 @@ impl Stage {
 
     /// A session that must end in a snapshot: the copy was refused, and is repaired afterwards.
     pub(crate) async fn starts_anew(&mut self, node: Node, reason: Reason) {
+        // It stands where its repair will stand.
+        let refused = self.generation();
         node.denies().await;
         let session = self.authority.hello(None).await;
         node.denies().await;
         session.snapshot(self.authority.incarnation, &self.ledger, long()).await;
         let session = session.grant_from_now_on(self.ledger.place);
         node.answers(reason).await;
-        self.kept().await;
+        self.kept_anew(refused).await;
         drop((node, session));
         self.goes_on(reason).await;
     }
