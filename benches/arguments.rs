@@ -23,6 +23,8 @@ pub(crate) enum Command {
     },
     /// Be the server that sends the same bytes to everybody.
     Broadcast,
+    /// Be the server that gives back what it hears.
+    Echo,
     /// Say which groups there are.
     List,
     /// Measure.
@@ -55,6 +57,9 @@ pub(crate) fn parse(words: &[String]) -> anyhow::Result<Command> {
     }
     if words == ["broadcast"] {
         return Ok(Command::Broadcast);
+    }
+    if words == ["echo"] {
+        return Ok(Command::Echo);
     }
     let mut arguments = Arguments {
         name: String::new(),

@@ -1,17 +1,18 @@
-//! From RECORDED to EFFECTIVE while all is well: three sidecars that apply and ack, and writers who wait.
+//! From RECORDED to EFFECTIVE: while all is well, with a sidecar that has gone silent, and with a replica that died.
 //!
-//! No answer from before an opt-out may be valid when it is EFFECTIVE, so nothing is quicker than the answer hold.
+//! No answer from before an opt-out may be valid when it is EFFECTIVE. While all is well nothing is quicker than the
+//! answer hold. A sidecar that says nothing is waited for until its lease is over, and a replica that says nothing
+//! until every lease that it could have granted is: how long that is follows from the terms, and is printed.
 
 use crate::bench::{Bench, Goal};
-use crate::ledger::{Ledgers, Strangers};
-use crate::node::{Port, Server};
-use crate::replica::Replica;
+use crate::follower::Follower;
+use crate::ledger::{Ledgers, POLICY, Strangers};
+use crate::replica::{ANYWHERE, Replica};
 use crate::slices::Spread;
 use anyhow::Context;
 use consent::clock;
-use consent::pb::sidecar_service_client::SidecarServiceClient;
-use consent::pb::{GetStatusRequest, SidecarState};
-use std::path::Path;
+use consent_core::confirm::{Terms, Values};
+use consent_core::words::Span;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -20,21 +21,30 @@ use tonic::Status;
 const SIDECARS: usize = 3;
 const WRITERS: usize = 32;
 const CHANNELS: usize = 4;
-/// The default, in milliseconds.
-const ANSWER_HOLD: f64 = 50.0;
 /// A slice in which every writer has some opt-outs to wait for.
 const SLICE_MIN: Duration = Duration::from_millis(1500);
-/// How often a sidecar that starts is asked how far it is, and for how long.
-const LOOK: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_secs(60);
+/// T_S, where a slice lasts as long as a lease; the replica's is twice as long, as it is by default.
+const LEASE: Span = Span::from_millis(1000);
+const SHORT_LEASE: Span = Span::from_millis(300);
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let ledgers = Ledgers::start(bench)?;
-    let replica = Replica::start(bench, &ledgers.fresh().await?).await?;
-    let mut sidecars = Vec::new();
-    for _ in 0..SIDECARS {
-        sidecars.push(sidecar(bench, &replica.url).await?);
+    if bench.wants_some_of("effective/healthy") {
+        healthy(bench, &ledgers).await?;
     }
+    if bench.wants_some_of("effective/silent_node") {
+        silent_node(bench, &ledgers).await?;
+    }
+    if bench.wants_some_of("effective/dead_replica") {
+        dead_replica(bench, &ledgers).await?;
+    }
+    Ok(())
+}
+
+/// Sidecars that apply and ack, and writers who wait.
+async fn healthy(bench: &mut Bench, ledgers: &Ledgers) -> anyhow::Result<()> {
+    let replica = Replica::start(bench, &ledgers.fresh().await?).await?;
+    let _sidecars = sidecars(bench, &replica.url).await?;
     let writers = replica.writers(CHANNELS).await?;
     let strangers = Arc::new(Strangers::default());
     let length = if bench.is_tiny() { bench.slice() } else { bench.slice().max(SLICE_MIN) };
@@ -47,10 +57,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             tasks.spawn(async move {
                 let mut waits = Vec::new();
                 while clock::now().raw < end.raw {
-                    let receipt = writer.opt_out(strangers.next()).await?;
-                    let recorded = clock::now();
-                    writer.effective(receipt).await?;
-                    waits.push(clock::now().longest_since(recorded).nanos() as f64 / 1e6);
+                    waits.push(writer.opt_out_effective(strangers.next()).await?);
                 }
                 Ok::<_, Status>(waits)
             });
@@ -67,28 +74,90 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             tails.extend(at(99));
         }
     }
-    let more = format!("{WRITERS} writers, {SIDECARS} sidecars, answer hold {ANSWER_HOLD} ms");
-    bench.figure("effective/p50", Spread::of(medians), " ms", &more, Goal::None);
-    bench.figure("effective/p99", Spread::of(tails), " ms", &more, Goal::AtMost(ANSWER_HOLD + 100.0));
+    let hold = Terms::default().hold().millis();
+    let more = format!("{WRITERS} writers, {SIDECARS} sidecars, answer hold {hold} ms");
+    bench.figure("effective/healthy/p50", Spread::of(medians), " ms", &more, Goal::None);
+    let goal = Goal::AtMost((hold + 100) as f64);
+    bench.figure("effective/healthy/p99", Spread::of(tails), " ms", &more, goal);
     Ok(())
 }
 
-/// A sidecar that follows this authority, and may allow.
-async fn sidecar(bench: &Bench, authority: &str) -> anyhow::Result<Server> {
-    let arguments = |socket: &str| {
-        ["sidecar", "--listen", "127.0.0.1:0", "--authority", authority, "--socket", socket]
-            .map(str::to_owned)
-            .to_vec()
-    };
-    let program = Path::new(env!("CARGO_BIN_EXE_consent"));
-    let server = Server::start(bench, "sidecar", program, arguments).await?;
-    let mut status = SidecarServiceClient::new(server.connect(Port::Tcp).await?);
-    let live = async {
-        while status.get_status(GetStatusRequest {}).await?.into_inner().state() != SidecarState::Live {
-            tokio::time::sleep(LOOK).await;
+/// A sidecar is stopped that was granted a lease just now: that is when it has the longest one.
+async fn silent_node(bench: &mut Bench, ledgers: &Ledgers) -> anyhow::Result<()> {
+    let terms = terms(bench)?;
+    let replica = Replica::start_at(bench, &ledgers.fresh().await?, ANYWHERE, &terms).await?;
+    replica.publish(POLICY).await?;
+    let mut sidecars = sidecars(bench, &replica.url).await?;
+    let (mut writer, strangers) = (replica.writer().await?, Strangers::default());
+    let mut waits = Vec::new();
+    for slice in 0..bench.slices() {
+        let sidecar = &mut sidecars[slice % SIDECARS];
+        sidecar.until_leased_anew(terms.sidecar_lease().into()).await?;
+        sidecar.server.process().stop()?;
+        let wait = writer.opt_out_effective(strangers.next()).await;
+        sidecar.server.process().go_on()?;
+        waits.push(wait?);
+    }
+    let (what, bound) = ("lambda T_S + sigma + 2 delta", terms.promise().plus(two_polls(&terms)));
+    let more = format!("one of {SIDECARS} sidecars stopped, T_S {} ms", terms.sidecar_lease().millis());
+    tell(bench, "effective/silent_node", waits, &more, what, bound);
+    Ok(())
+}
+
+/// The replica that sidecars follow is killed, and the other one has the opt-out. Then it starts again, where it was.
+async fn dead_replica(bench: &mut Bench, ledgers: &Ledgers) -> anyhow::Result<()> {
+    let (terms, store) = (terms(bench)?, ledgers.fresh().await?);
+    let mut replicas = Vec::new();
+    for _ in 0..2 {
+        replicas.push(Replica::start_at(bench, &store, ANYWHERE, &terms).await?);
+    }
+    replicas.first().context("a replica")?.publish(POLICY).await?;
+    let urls = replicas.iter().map(|replica| replica.url.as_str()).collect::<Vec<_>>().join(",");
+    let mut sidecars = sidecars(bench, &urls).await?;
+    let strangers = Strangers::default();
+    let mut waits = Vec::new();
+    for _ in 0..bench.slices() {
+        let followed = sidecars.first_mut().context("a sidecar")?.followed().await?;
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut replicas).into_iter().partition(|replica| replica.url == followed);
+        let (dead, alive) = dead.into_iter().next().zip(alive.into_iter().next()).context("two replicas")?;
+        let (mut writer, address) = (alive.writer().await?, dead.address());
+        for sidecar in &mut sidecars {
+            sidecar.until_leased_anew(terms.sidecar_lease().into()).await?;
         }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(PATIENCE, live).await.context("the sidecar does not become LIVE")??;
-    Ok(server)
+        dead.kill()?;
+        waits.push(writer.opt_out_effective(strangers.next()).await?);
+        replicas = vec![alive, Replica::start_at(bench, &store, &address, &terms).await?];
+    }
+    let (what, bound) = ("lambda T_R + sigma + 2 delta", terms.replica_wait().plus(two_polls(&terms)));
+    let more = format!("one of 2 replicas killed, T_R {} ms", terms.values().replica_lease.millis());
+    tell(bench, "effective/dead_replica", waits, &more, what, bound);
+    Ok(())
+}
+
+/// Each slice is one wait: the slowest but one in a hundred is the slowest.
+fn tell(bench: &mut Bench, name: &str, waits: Vec<f64>, more: &str, what: &str, bound: Span) {
+    let (count, bound) = (waits.len(), bound.nanos() as f64 / 1e6);
+    let spread = Spread::of(waits);
+    let more = format!("{more}; {what} is {bound:.1} ms, {count} times");
+    bench.figure(&format!("{name}/p50"), spread, " ms", &more, Goal::None);
+    bench.figure(&format!("{name}/p99"), Spread::of([spread.high]), " ms", &more, Goal::AtMost(bound));
+}
+
+async fn sidecars(bench: &Bench, authorities: &str) -> anyhow::Result<Vec<Follower>> {
+    let mut sidecars = Vec::new();
+    for _ in 0..SIDECARS {
+        sidecars.push(Follower::live(bench, authorities).await?);
+    }
+    Ok(sidecars)
+}
+
+fn terms(bench: &Bench) -> anyhow::Result<Terms> {
+    let sidecar_lease = if bench.is_tiny() { SHORT_LEASE } else { LEASE };
+    let replica_lease = sidecar_lease.plus(sidecar_lease);
+    Ok(Terms::new(Values { sidecar_lease, replica_lease, ..Terms::default().values() })?)
+}
+
+fn two_polls(terms: &Terms) -> Span {
+    terms.poll().plus(terms.poll())
 }

@@ -8,38 +8,29 @@
 use crate::bare::{self, TRIGGER};
 use crate::bench::{Bench, Goal, number};
 use crate::ledger::{Ledgers, Strangers};
+use crate::played::{Stream, hello, place};
 use crate::raw;
 use crate::replica::Replica;
 use crate::slices::{Spread, in_turn};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use consent::clock;
-use consent::convert::sync::{FromAuthority, from_authority, sync_request};
 use consent::files::make_room;
 use consent::pb::sync_response::Message;
-use consent::pb::sync_service_client::SyncServiceClient;
-use consent::pb::{SyncRequest, SyncResponse};
-use consent::status::status;
-use consent_core::confirm::{Place, ToAuthority};
-use consent_core::head::SEMANTICS;
-use consent_core::words::Incarnation;
+use consent_core::confirm::Place;
 use prost::Message as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
-use tonic::{Code, Status, Streaming};
-use uuid::Uuid;
 
 const STREAMS: usize = 1000;
 const FEW_STREAMS: usize = 20;
 /// Changes in a slice, one after the other: the slowest but one in a hundred is the slowest.
 const CHANGES: usize = 25;
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (streams, changes) = if bench.is_tiny() { (FEW_STREAMS, 2) } else { (STREAMS, CHANGES) };
@@ -139,45 +130,6 @@ impl Listeners {
         ensure!(count == self.streams, "{count} changes were heard by {} streams", self.streams);
         Ok(lock(&self.heard.frame).clone())
     }
-}
-
-/// Where the ledger stands, as one learns it who takes a snapshot of it.
-async fn place(url: &str) -> anyhow::Result<Place> {
-    // A replica that has no lease of its own yet lets nobody in.
-    let admitted = async {
-        loop {
-            match snapshot(url).await {
-                Err(refused) if is_busy(&refused) => tokio::time::sleep(LOOK).await,
-                done => return done,
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, admitted).await.context("the authority lets nobody in")?
-}
-
-fn is_busy(refused: &anyhow::Error) -> bool {
-    refused.downcast_ref::<Status>().is_some_and(|status| status.code() == Code::ResourceExhausted)
-}
-
-async fn snapshot(url: &str) -> anyhow::Result<Place> {
-    let (_say, mut stream) = hello(url, None).await?;
-    while let Some(response) = stream.message().await? {
-        if let FromAuthority::SnapshotEnd { place, .. } = from_authority(response).map_err(status)? {
-            return Ok(place);
-        }
-    }
-    bail!("a snapshot without an end")
-}
-
-/// A stream that lasts as long as the sender that it comes with.
-type Stream = (mpsc::Sender<SyncRequest>, Streaming<SyncResponse>);
-
-async fn hello(url: &str, place: Option<Place>) -> anyhow::Result<Stream> {
-    let channel = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true).connect().await?;
-    let (say, said) = mpsc::channel(1);
-    let incarnation = Incarnation::new(*Uuid::new_v4().as_bytes());
-    say.send(sync_request(ToAuthority::Hello { incarnation, place, semantics: SEMANTICS })).await?;
-    Ok((say, SyncServiceClient::new(channel).sync(ReceiverStream::new(said)).await?.into_inner()))
 }
 
 async fn listen((_say, mut stream): Stream, heard: &Heard, ready: oneshot::Sender<()>) -> anyhow::Result<()> {

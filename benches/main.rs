@@ -21,9 +21,13 @@ mod bench;
 mod callers;
 mod cores;
 mod corpus;
+mod deploy;
+mod echo;
 mod effective;
 mod embedded;
 mod fan_out;
+mod follower;
+mod idle;
 mod kernel;
 mod lane;
 mod ledger;
@@ -31,6 +35,7 @@ mod memory;
 mod no_op;
 mod node;
 mod peers;
+mod played;
 mod raw;
 mod replica;
 mod slices;
@@ -55,7 +60,7 @@ use bench::Bench;
 use std::process::ExitCode;
 
 /// What there is, in the order in which it is run.
-const GROUPS: [(&str, &str); 11] = [
+const GROUPS: [(&str, &str); 13] = [
     ("unary", "CanTrain on the sidecar, against a server that answers without deciding"),
     ("batch", "BatchCanTrain of 1000, against the same server and against single questions"),
     ("stream", "StreamCanTrain: decisions in a second of the server's processor time"),
@@ -66,7 +71,9 @@ const GROUPS: [(&str, &str); 11] = [
     ("lane", "opt-outs through the lane, against hand-written SQL on the same rows and indexes"),
     ("writes", "SetConsent by 256 callers, against commits of one row"),
     ("fan_out", "a change to 1000 sidecars, against a bare broadcast of the same bytes"),
-    ("effective", "from RECORDED to EFFECTIVE, with all sidecars well"),
+    ("idle", "memory of an authority for an idle sidecar, against a bare bidirectional stream"),
+    ("effective", "from RECORDED to EFFECTIVE: all well, a sidecar stopped, a replica killed"),
+    ("deploy", "answers that are not ALLOW while authorities are replaced one by one"),
 ];
 
 /// What is run only when it is named.
@@ -84,7 +91,9 @@ async fn run_group(group: &str, bench: &mut Bench) -> anyhow::Result<()> {
         "lane" => lane::run(bench).await,
         "writes" => writes::run(bench).await,
         "fan_out" => fan_out::run(bench).await,
+        "idle" => idle::run(bench).await,
         "effective" => effective::run(bench).await,
+        "deploy" => deploy::run(bench).await,
         "peers" => peers::run(bench).await,
         _ => bail!("there is no figure {group}"),
     }
@@ -102,6 +111,7 @@ fn main() -> ExitCode {
     match command {
         Command::NoOp { socket } => no_op::serve(&socket),
         Command::Broadcast => bare::serve(),
+        Command::Echo => echo::serve(),
         Command::List => {
             GROUPS.iter().chain(&APART).for_each(|(name, what)| println!("{name:12} {what}"));
             ExitCode::SUCCESS

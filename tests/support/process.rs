@@ -138,6 +138,12 @@ impl Process {
         self.ended().await.context("after Ctrl-C")
     }
 
+    /// SIGTERM, as whoever deploys sends it, and the exit status that follows.
+    pub(crate) async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        kill_process(self.pid()?, Signal::TERM)?;
+        self.ended().await.context("after SIGTERM")
+    }
+
     /// Waits until it ends by itself.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         // Its output is closed when it ends; only then is it worth asking.
