@@ -3,7 +3,7 @@
 //! It is no table: nothing is answered from it, no machine hears of it, and no HOLD comes of it (R13). An authority
 //! that cannot go on from it begins another snapshot.
 
-use super::{exactly, head_key, head_kind, place, proof, raw, required};
+use super::parts::{exactly, head_key, head_kind, place, proof, raw, required};
 use crate::convert::revision;
 use crate::pb::{self, sync_request};
 use consent_core::confirm::{Place, Seal};
