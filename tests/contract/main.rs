@@ -3,7 +3,8 @@
 //! - [`descriptor`]: nothing without a comment, and zero of every enum refuses or denies.
 //! - [`statuses`]: every refusal has its status, every ErrorReason its refusal, and both are as `proto/` says.
 //! - [`reflection`]: each server lists what it serves, and serves what it lists.
-//! - [`bad_input`]: what no caller should send, sent to real servers over a real socket.
+//! - [`bad_input`]: what no caller should send, sent to real servers over a real socket; most of it is
+//!   [`spoiled`] in one place.
 //! - [`metrics`]: what both servers show of themselves is what `METRICS.md` lists.
 
 #![allow(
@@ -18,4 +19,5 @@ mod metrics;
 mod raw;
 mod reflection;
 mod servers;
+mod spoiled;
 mod statuses;
