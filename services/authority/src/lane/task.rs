@@ -31,6 +31,10 @@ pub(super) struct Queues {
 }
 
 impl Queues {
+    fn waiting(&self) -> usize {
+        self.opt_outs.len() + self.others.len()
+    }
+
     /// The next batch, opt-outs first; none when the last handle is gone and both queues are empty.
     async fn next(&mut self) -> Option<Vec<Queued>> {
         let first = tokio::select! {
@@ -40,6 +44,16 @@ impl Queues {
             else => return None,
         };
         let mut batch = vec![first];
+        // Callers who were answered together come back together, and the first of them need not be a batch of its own,
+        // whose commit all others would wait for. A turn is over as soon as nobody else has anything to do: it costs a
+        // lone caller nothing. Each one but the last brings a write, so there are never many.
+        loop {
+            let before = self.waiting();
+            tokio::task::yield_now().await;
+            if self.waiting() == before || batch.len() + before >= BATCH_MAX {
+                break;
+            }
+        }
         for queue in [&mut self.opt_outs, &mut self.others] {
             while batch.len() < BATCH_MAX
                 && let Ok(write) = queue.try_recv()
