@@ -23,9 +23,11 @@ const APPEND: &str = "
         WHERE server_identity = (SELECT identity FROM live_server)
         RETURNING last_rev - $7 AS before, recorded_at
     ), heads AS (
-        SELECT count(*) AS known FROM head JOIN entries USING (key) WHERE kind = 3
+        SELECT count(*) AS known FROM entries CROSS JOIN LATERAL
+            (SELECT FROM head WHERE head.kind = 3 AND head.key = entries.key LIMIT 1) found
     ), requests AS (
-        SELECT count(*) AS made FROM request JOIN entries ON request_id = name WHERE caller = $9
+        SELECT count(*) AS made FROM entries CROSS JOIN LATERAL
+            (SELECT FROM request WHERE caller = $9 AND request_id = entries.name LIMIT 1) found
     ), to_ledger AS (
         INSERT INTO ledger (rev, event, link, chain, digest, recorded_at)
         SELECT before + n, event, hash, hash, hash, recorded_at FROM entries, here
@@ -84,7 +86,13 @@ pub(crate) struct Connection(PgConnection);
 
 impl Connection {
     pub(crate) async fn open(url: &str) -> anyhow::Result<Connection> {
-        let settings = [("synchronous_commit", "on"), ("statement_timeout", "5s"), ("lock_timeout", "4s")];
+        let settings = [
+            ("synchronous_commit", "on"),
+            ("statement_timeout", "5s"),
+            ("lock_timeout", "4s"),
+            ("seq_page_cost", "10"),
+            ("random_page_cost", "1"),
+        ];
         let options = PgConnectOptions::from_str(url)?.options(settings).disable_statement_logging();
         Ok(Connection(options.connect().await?))
     }

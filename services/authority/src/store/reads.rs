@@ -18,11 +18,13 @@ use uuid::Uuid;
 
 const HEAD: &str = concat!("SELECT ", head_columns!(), from_here!());
 
+// Both sides are bounded: no planner tells that the one bound holds for the other, and a join in the order of revisions
+// would then read the whole ledger up to it.
 const FEED: &str = concat!(
     "SELECT f.*",
     from_here!(),
     "LEFT JOIN (SELECT rev, recorded_at, link, chain, digest, kind, key, head FROM feed JOIN ledger USING (rev)
-                WHERE rev > $1 ORDER BY rev LIMIT $2) f ON true
+                WHERE feed.rev > $1 AND ledger.rev > $1 ORDER BY rev LIMIT $2) f ON true
      ORDER BY f.rev"
 );
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// The server's own bounds. A holder of the head lock that stops in mid-transaction loses it after the idle
 /// timeout, which is shorter than the lock timeout: so whoever waits for it gets it.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 9] = [
     ("application_name", "consent"),
     ("synchronous_commit", "on"),
     // The statement after the one that waited for the head lock must see what its holder committed (R1).
@@ -25,6 +25,10 @@ const SETTINGS: [(&str, &str); 7] = [
     ("lock_timeout", "4s"),
     ("statement_timeout", "5s"),
     ("tcp_user_timeout", "6s"),
+    // Whatever is read is found by an index. A plan lives longer than the size of the tables that it was made for: while
+    // they are small the server would scan them, and go on with that as they grow.
+    ("seq_page_cost", "10"),
+    ("random_page_cost", "1"),
 ];
 
 /// Longer than whatever the server bounds itself: here ends only a network that swallows packets, a server that

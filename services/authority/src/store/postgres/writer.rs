@@ -13,6 +13,7 @@ use crate::store::rows::{
     unreadable,
 };
 use crate::store::{Append, Locked, Needs, StoreError, Writer};
+use consent_core::head::HeadKey;
 use sqlx::postgres::PgBindIterExt;
 
 // Three statements and one round trip. The first row says that the lock is held, the second where the ledger
@@ -27,26 +28,33 @@ const LOCK: &str = concat!(
 );
 
 // One statement for heads and requests: a round trip under the lock costs every writer of every replica. A row comes
-// in any case, for the clock, which is read after the wait.
+// in any case, for the clock, which is read after the wait. Each look-up is a subquery of its own, which cannot become a
+// join: a plan outlives the size of the tables that it was made for, and one that was made while they were small
+// would read all of them, for every batch.
 const NEEDED: &str = "
     WITH asked AS (
-        SELECT kind, key, organization FROM head JOIN unnest($1::smallint[], $2::bytea[]) AS a (kind, key)
-            USING (kind, key)
+        SELECT a.kind, a.key, found.head, found.rev, found.organization
+        FROM unnest($1::smallint[], $2::bytea[]) AS a (kind, key) CROSS JOIN LATERAL
+            (SELECT head, rev, organization FROM head WHERE kind = a.kind AND key = a.key LIMIT 1) found
     ), named AS (
-        SELECT kind, key FROM asked
-        UNION SELECT 2::smallint, organization FROM asked WHERE organization IS NOT NULL
-        UNION SELECT kind, key FROM head WHERE kind = 1
+        SELECT kind, key, head, rev FROM asked
+        UNION SELECT 2::smallint, o.organization, found.head, found.rev
+        FROM (SELECT DISTINCT organization FROM asked WHERE organization IS NOT NULL) o CROSS JOIN LATERAL
+            (SELECT head, rev FROM head WHERE kind = 2 AND key = o.organization LIMIT 1) found
     )
     SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now,
            kind, key, head, subject, rev, chain, recorded_at, caller, request_id, payload_hash, changed
     FROM (
-        SELECT head.kind, head.key, head.head, subject.subject, head.rev, ledger.chain, ledger.recorded_at,
+        SELECT n.kind, n.key, n.head, s.subject, n.rev, l.chain, l.recorded_at,
                NULL AS caller, NULL::bytea AS request_id, NULL::bytea AS payload_hash, NULL::boolean AS changed
-        FROM named JOIN head USING (kind, key) JOIN ledger ON ledger.rev = head.rev
-             LEFT JOIN subject ON subject.kind = head.kind AND subject.key = head.key
+        FROM named n
+             CROSS JOIN LATERAL (SELECT chain, recorded_at FROM ledger WHERE rev = n.rev LIMIT 1) l
+             LEFT JOIN LATERAL (SELECT subject FROM subject WHERE kind = n.kind AND key = n.key LIMIT 1) s ON true
         UNION ALL
-        SELECT NULL, NULL, NULL, NULL, rev, chain, recorded_at, caller, request_id, payload_hash, changed
-        FROM request JOIN unnest($3::text[], $4::bytea[]) AS r (caller, request_id) USING (caller, request_id)
+        SELECT NULL, NULL, NULL, NULL, q.rev, q.chain, q.recorded_at, r.caller, r.request_id, q.payload_hash, q.changed
+        FROM unnest($3::text[], $4::bytea[]) AS r (caller, request_id) CROSS JOIN LATERAL
+            (SELECT rev, chain, recorded_at, payload_hash, changed FROM request
+             WHERE caller = r.caller AND request_id = r.request_id LIMIT 1) q
     ) found
     RIGHT JOIN (SELECT) always ON true";
 
@@ -73,9 +81,11 @@ impl PostgresWriter {
         let head = ledger_head(row)?;
         self.standbys = row.flag("standbys")?;
 
+        // The policy's head is read for every batch.
+        let heads = || needs.heads.iter().chain([&HeadKey::Policy]);
         let needed = sqlx::query(NEEDED)
-            .bind(needs.heads.iter().map(|key| kind_number(*key)).bind_iter())
-            .bind(needs.heads.iter().map(|key| key.bytes()).bind_iter())
+            .bind(heads().map(|key| kind_number(*key)).bind_iter())
+            .bind(heads().map(|key| key.bytes()).bind_iter())
             .bind(needs.requests.iter().map(|name| name.caller.as_str()).bind_iter())
             .bind(needs.requests.iter().map(|name| *name.request_id.as_bytes()).bind_iter());
         let rows = self.session.fetch(needed).await?;
