@@ -89,6 +89,7 @@ fn on_postgres() -> Vec<Case<OnPostgres>> {
         opening::a_database_that_cannot_keep_every_id_is_refused,
         opening::a_migration_may_take_its_time,
         opening::a_databases_own_isolation_is_overruled,
+        writing::a_batch_costs_what_it_asks_for_and_not_what_there_is,
         reading::a_commit_wakes_another_replica,
         leasing::a_server_that_is_replaced_under_the_lock_is_foreign_to_the_commit,
         crashing::a_stopped_holder_loses_the_lock,

@@ -4,7 +4,7 @@ use crate::batch::{
     Write, account, append, checked_ledger, commit, head_bytes, needs, organization, request, revision,
     subject, write,
 };
-use crate::stand::Stand;
+use crate::stand::{OnPostgres, Stand};
 use consent_authority::store::{Append, Needs, Reader, RequestRecord, Store, StoreError, Writer};
 use consent_core::head::HeadKey;
 use consent_core::words::Timestamp;
@@ -223,4 +223,37 @@ pub(crate) async fn what_is_read_under_the_lock_is_newer_than_the_wait<S: Stand>
         assert_eq!(seen.requests.len(), 1);
         other.release().await;
     }
+}
+
+/// Plans outlive the sizes that they were made for: here the server has been told of tables with a few rows.
+pub(crate) async fn a_batch_costs_what_it_asks_for_and_not_what_there_is(stand: OnPostgres) {
+    const ROWS: u64 = 4 * BATCHES;
+    {
+        let store = stand.opened().await;
+        let (mut writer, reader) = (store.writer().await.expect("a writer"), store.reader());
+        for first in (0..ROWS).step_by(4) {
+            let batch: Vec<_> = (first..first + 4).map(write).collect();
+            commit(&mut writer, &batch).await.expect("a commit");
+            assert_eq!(reader.feed(revision(first), 10).await.expect("the feed").len(), 4);
+            if first == 0 {
+                stand.sql("ANALYZE").await.expect("statistics");
+            }
+        }
+    }
+    // A server has counted what a connection did when that has ended.
+    let counted = format!(
+        "DO $$ BEGIN
+             WHILE EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                               AND backend_type = 'client backend' AND pid <> pg_backend_pid()) LOOP
+                 PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+             END LOOP;
+             IF EXISTS (SELECT FROM pg_stat_user_tables WHERE relname <> 'ledger_head'
+                            AND seq_tup_read + coalesce(idx_tup_fetch, 0) > {}) THEN
+                 RAISE EXCEPTION 'whole tables were read';
+             END IF;
+         END $$",
+        // Some are read twice, to be joined.
+        4 * ROWS
+    );
+    stand.sql(&counted).await.expect("every row is read when it is asked for");
 }
