@@ -49,7 +49,7 @@ label! {
         Full = "full",
         /// It said what this build cannot read.
         Unreadable = "unreadable",
-        /// It serves as many sidecars as it may, or is not ready.
+        /// It serves as many sidecars as it may, sent snapshots to others for too long, or is not ready.
         Busy = "busy",
         /// It stops.
         Leaving = "leaving",
