@@ -3,13 +3,15 @@
 //! One writer, the sync thread, changes it a head at a time, in place. Readers take no lock and are never waited
 //! for: an answer is decided from what stood in the table at one moment, or it is decided again (`sequenced`). So
 //! one answer is of one state; and a state is never older than a position that was read before it, so the position
-//! that a batch reads first is a floor for all of its items; what is read at one moment knows its own position. A change is read, digested and compared before it is
-//! stored, and a snapshot is built beside the table and then put in its place. A table whose digest is not what the
-//! authority says it is never becomes visible; one that was replaced answers no more.
+//! that a batch reads first is a floor for all of its items; what is read at one moment knows its own position. A change
+//! is read, digested and compared before it is stored, and a snapshot is built beside the table and then put in its
+//! place. A table whose digest is not what the authority says it is never becomes visible; one that was replaced answers
+//! no more.
 //!
 //! - `rows`: a row per head, in sorted shards that grow alone; 36 bytes for an account with two products.
 //! - `encoding`: heads as rows, and back. `names`: the organizations that rows refer to.
 //! - `layout`: all rows, as readers see them. `heads`: the same as the writer holds them, with their digest.
+//! - `state`: a table as one answer is decided from it.
 //!
 //! Nothing outside this folder knows how heads are laid out. There is no `unsafe`: every word of a row is an atomic.
 
@@ -23,148 +25,21 @@ mod names;
 mod properties;
 mod rows;
 mod sequenced;
+mod state;
 
 pub(crate) use heads::Heads;
 pub(crate) use incoming::Incoming;
 pub(crate) use sequenced::Unread;
+pub(crate) use state::State;
 
 use arc_swap::{ArcSwapOption, Guard};
-use atomic::{AtomicU64, Ordering};
+use atomic::Ordering;
 use consent_core::confirm::{Frame, Place};
-use consent_core::decision::{self, NotReady};
 use consent_core::digest::Digest;
-use consent_core::head::{AccountView, OrganizationLayer, PolicyHead};
 use consent_core::ledger::HeadRecord;
-use consent_core::words::{
-    AccountKey, ArtifactKey, Epoch, IdKey, OrganizationKey, Position, ProductIndex, Revision, Timestamp,
-};
-use layout::Layout;
-use sequenced::Sequenced;
-use std::hint::black_box;
+use consent_core::words::{Epoch, IdKey, Position, Timestamp};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
-
-/// All heads, from one installation to the next.
-#[derive(Debug)]
-pub(crate) struct State {
-    id_key: IdKey,
-    epoch: Epoch,
-    revision: AtomicU64,
-    /// Unix milliseconds.
-    recorded_at: AtomicU64,
-    accounts: AtomicU64,
-    layout: Sequenced<Layout>,
-}
-
-/// What stood in the table at one moment.
-pub(crate) struct Seen<'a> {
-    layout: &'a Layout,
-    state: &'a State,
-}
-
-impl Seen<'_> {
-    /// The position of that moment.
-    pub(crate) fn position(&self) -> Position {
-        self.state.position()
-    }
-}
-
-impl State {
-    fn new(heads: &Heads, position: Position, recorded_at: Timestamp) -> State {
-        State {
-            id_key: *heads.id_key(),
-            epoch: position.epoch,
-            revision: AtomicU64::new(position.revision.get()),
-            recorded_at: AtomicU64::new(recorded_at.millis().cast_unsigned()),
-            accounts: AtomicU64::new(heads.accounts()),
-            layout: Sequenced::new(heads.layout()),
-        }
-    }
-
-    /// Where it stands: a floor for whatever the caller reads from it afterwards.
-    pub(crate) fn position(&self) -> Position {
-        // Stored after the rows of its revision, so whoever sees it sees them.
-        let revision = self.revision.load(Ordering::Acquire);
-        Position { epoch: self.epoch, revision: Revision::new(revision).unwrap_or(Revision::ZERO) }
-    }
-
-    /// The secret under which ids are hashed to look them up here.
-    pub(crate) fn id_key(&self) -> &IdKey {
-        &self.id_key
-    }
-
-    /// How many accounts it holds.
-    pub(crate) fn accounts(&self) -> u64 {
-        self.accounts.load(Ordering::Relaxed)
-    }
-
-    /// Reads it, at one moment or at many.
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        Reader { layout: self.layout.reader(), state: self }
-    }
-
-    fn recorded_at(&self) -> Timestamp {
-        Timestamp::from_millis(self.recorded_at.load(Ordering::Relaxed).cast_signed())
-    }
-
-    fn move_to(&self, revision: Revision, recorded_at: Timestamp) {
-        self.recorded_at.store(recorded_at.millis().cast_unsigned(), Ordering::Relaxed);
-        self.revision.store(revision.get(), Ordering::Release);
-    }
-}
-
-/// Reads the table at one moment after the other: one for each item of a batch.
-pub(crate) struct Reader<'a> {
-    layout: sequenced::Reader<'a, Layout>,
-    state: &'a State,
-}
-
-impl Reader<'_> {
-    /// What `read` gives for one moment; it may be called again. A table that was replaced answers no more.
-    pub(crate) fn read<R>(&mut self, mut read: impl FnMut(&Seen<'_>) -> R) -> Result<R, Unread> {
-        let state = self.state;
-        self.layout.read(|layout| read(&Seen { layout, state }))
-    }
-
-    /// Asks memory for what decisions about these will need, all at once instead of one after the other.
-    pub(crate) fn touch(&mut self, keys: impl Iterator<Item = (AccountKey, ArtifactKey)> + Clone) {
-        let touch = |layout: &Layout| {
-            keys.clone().fold(0, |sum, (account, artifact)| sum ^ layout.touch(account, artifact))
-        };
-        // Whoever reads next hears why nothing is read.
-        let _ = black_box(self.layout.read(touch));
-    }
-}
-
-impl decision::Heads for Seen<'_> {
-    fn recorded_at(&self) -> Timestamp {
-        self.state.recorded_at()
-    }
-
-    fn policy(&self) -> Result<&PolicyHead, NotReady> {
-        self.layout.policy()
-    }
-
-    fn account(
-        &self,
-        key: AccountKey,
-        product: Option<ProductIndex>,
-    ) -> Result<Option<AccountView>, NotReady> {
-        self.layout.account(key, product)
-    }
-
-    fn organization(
-        &self,
-        key: OrganizationKey,
-        product: ProductIndex,
-    ) -> Result<Option<OrganizationLayer>, NotReady> {
-        self.layout.organization(key, product)
-    }
-
-    fn is_excluded(&self, key: ArtifactKey) -> Result<bool, NotReady> {
-        self.layout.is_excluded(key)
-    }
-}
 
 /// What the writer holds: the heads, and what readers see of them.
 #[derive(Debug)]
@@ -312,8 +187,9 @@ impl Table {
 mod tests {
     use super::*;
     use consent_core::chain::{Chain, Link};
-    use consent_core::decision::Heads as _;
-    use consent_core::head::{AccountHead, Head, HeadKey, SEMANTICS};
+    use consent_core::decision::{Heads as _, NotReady};
+    use consent_core::head::{AccountHead, AccountView, Head, HeadKey, SEMANTICS};
+    use consent_core::words::{AccountKey, Revision};
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     const EPOCH: Epoch = Epoch::new([1; 16]);
