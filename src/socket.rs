@@ -68,7 +68,10 @@ fn lock(path: &Path) -> io::Result<OwnedFd> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = open(beside, flags, Mode::RUSR | Mode::WUSR)?;
+    let file = open(&beside, flags, Mode::RUSR | Mode::WUSR).map_err(|error| {
+        // Not the socket's own: whoever reads it has another file to look at.
+        io::Error::new(error.kind(), format!("its lock, {}: {error}", beside.display()))
+    })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(in_use("another process is about to listen on this socket")),
@@ -128,7 +131,8 @@ mod tests {
         assert_eq!(mode(&home.path().join("socket.lock")), 0o600);
         // Whoever waits in the lock's place for somebody to follow a link has nobody follow it.
         std::os::unix::fs::symlink(home.path().join("elsewhere"), home.path().join("other.lock")).unwrap();
-        assert!(refusal(&home.path().join("other")).await.is_some());
+        let refused = listen_unix(&home.path().join("other")).await.unwrap_err().to_string();
+        assert!(refused.contains("other.lock"), "{refused}");
         assert!(!home.path().join("elsewhere").exists());
     }
 
