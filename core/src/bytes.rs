@@ -140,6 +140,17 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| item(self)).collect()
     }
 
+    /// So many items of so many bytes each as their bytes, at most `maximum`.
+    pub(crate) fn items<const N: usize>(&mut self, maximum: usize) -> Result<&'a [[u8; N]], Unreadable> {
+        let count = usize::from(self.byte()?);
+        if count > maximum {
+            return Err(Unreadable::Malformed("list too long"));
+        }
+        let (items, rest) = self.0.split_at_checked(count * N).ok_or(Unreadable::Malformed("too short"))?;
+        self.0 = rest;
+        Ok(items.as_chunks().0)
+    }
+
     /// Nothing may follow.
     pub(crate) fn finish(self) -> Result<(), Unreadable> {
         if self.0.is_empty() { Ok(()) } else { Err(Unreadable::Malformed("too long")) }

@@ -382,7 +382,7 @@ mod tests {
         let (mut heads, Position { epoch, revision }) = (Heads::new(secret), position(EPOCH, 1));
         let bytes = Head::Account(AccountHead::Erased { rev: revision }).encode();
         let record = HeadRecord { key: HeadKey::Account(secret.account("account-0")), bytes };
-        heads.put_if_newer(Incoming::read(record, revision).unwrap());
+        heads.put_if_newer(record.key, &record.bytes, revision).unwrap();
         let place = Place { epoch, revision, chain: Chain::EMPTY, digest: heads.digest() };
         node.table.install(heads, &place, Timestamp::from_millis(1));
         let requests: Vec<_> = (0..100).map(|n| request(&format!("account-{n}"))).collect();

@@ -18,9 +18,11 @@ use super::{
 };
 use crate::bytes::{Reader, Unreadable, Writer};
 use crate::policy::{Class, Guard, Mode};
-use crate::words::{Choice, Name, OrganizationKey, PlanIndex, Restrictions};
+use crate::words::{Choice, Name, OrganizationKey, PlanIndex, Restrictions, Revision, Seconds};
 
 const ERASED: u8 = 128;
+/// The bytes of a product of an account.
+const PRODUCT: usize = 5;
 
 impl Head {
     /// Its canonical bytes.
@@ -75,27 +77,71 @@ impl AccountHead {
 
     /// The account's head that encodes to these bytes.
     pub fn decode(bytes: &[u8]) -> Result<AccountHead, Unreadable> {
+        let AccountBytes { rev, known } = AccountBytes::read(bytes)?;
+        let Some(account) = known else { return Ok(AccountHead::Erased { rev }) };
+        let product = |(byte, allow_since)| {
+            let (choice, plan) = read_choice_and_plan(byte)?;
+            Ok(AccountProduct { plan, choice, allow_since })
+        };
+        Ok(AccountHead::Known(KnownAccount {
+            rev,
+            restrictions: account.restrictions,
+            organization: account.organization,
+            products: account.products().map(product).collect::<Result<_, _>>()?,
+        }))
+    }
+}
+
+/// An account's head as it lies in its bytes, all of it found valid: whoever keeps heads by the million in a form of
+/// their own need not make an [`AccountHead`] of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountBytes<'a> {
+    /// The revision of the last event that touched this head.
+    pub rev: Revision,
+    /// What else is known; `None`: it was erased.
+    pub known: Option<KnownBytes<'a>>,
+}
+
+/// What the bytes of an account say that was not erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownBytes<'a> {
+    /// What it belongs to.
+    pub organization: Option<OrganizationKey>,
+    /// What stands against it.
+    pub restrictions: Restrictions,
+    products: &'a [[u8; PRODUCT]],
+}
+
+impl<'a> AccountBytes<'a> {
+    /// Reads them; an error if no head encodes to them.
+    pub fn read(bytes: &'a [u8]) -> Result<AccountBytes<'a>, Unreadable> {
         let mut from = Reader::new(bytes)?;
         let flags = from.byte()?;
         let rev = from.revision()?;
-        let head = if flags == ERASED {
-            AccountHead::Erased { rev }
+        let known = if flags == ERASED {
+            None
         } else {
-            AccountHead::Known(KnownAccount {
-                rev,
-                restrictions: Restrictions::from_bits(flags).ok_or(Unreadable::Malformed("flags"))?,
-                organization: match from.byte()? {
-                    0 => None,
-                    1 => Some(OrganizationKey::new(from.key()?)),
-                    _ => return Err(Unreadable::Malformed("organization")),
-                },
-                products: from.list(NAMES_MAX, |from| {
-                    let (choice, plan) = read_choice_and_plan(from.byte()?)?;
-                    Ok(AccountProduct { plan, choice, allow_since: from.seconds()? })
-                })?,
-            })
+            let restrictions = Restrictions::from_bits(flags).ok_or(Unreadable::Malformed("flags"))?;
+            let organization = match from.byte()? {
+                0 => None,
+                1 => Some(OrganizationKey::new(from.key()?)),
+                _ => return Err(Unreadable::Malformed("organization")),
+            };
+            let products: &[[u8; PRODUCT]] = from.items(NAMES_MAX)?;
+            for [choice_and_plan, ..] in products {
+                read_choice_and_plan(*choice_and_plan)?;
+            }
+            Some(KnownBytes { organization, restrictions, products })
         };
-        from.finish().map(|()| head)
+        from.finish()?;
+        Ok(AccountBytes { rev, known })
+    }
+}
+
+impl KnownBytes<'_> {
+    /// Its products, each with its choice and plan in one byte ([`read_choice_and_plan`]) and its `allow_since`.
+    pub fn products(&self) -> impl ExactSizeIterator<Item = (u8, Seconds)> {
+        self.products.iter().map(|[byte, since @ ..]| (*byte, Seconds::new(u32::from_be_bytes(*since))))
     }
 }
 

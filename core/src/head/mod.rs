@@ -11,7 +11,7 @@ mod organization;
 mod policy;
 
 pub use account::{AccountHead, AccountLayer, AccountProduct, AccountView, KnownAccount};
-pub use encoding::{choice_and_plan, read_choice_and_plan};
+pub use encoding::{AccountBytes, KnownBytes, choice_and_plan, read_choice_and_plan};
 pub use organization::{OrganizationHead, OrganizationLayer, OrganizationProduct};
 pub use policy::{Cell, Edge, Gate, NAMES_MAX, PolicyHead, ProductHead};
 

@@ -17,7 +17,6 @@ use consent_core::chain::Chain;
 use consent_core::confirm::{Place, Seal};
 use consent_core::digest::Digest;
 use consent_core::head::{HeadKey, HeadKind};
-use consent_core::ledger::HeadRecord;
 use consent_core::words::{Epoch, IdKey, Revision, Timestamp};
 
 /// Where the marker is.
@@ -252,11 +251,6 @@ impl<'a> Iterator for Packed<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         self.0.head()
     }
-}
-
-/// A head of its own.
-pub(super) fn owned((key, head): (HeadKey, &[u8])) -> HeadRecord {
-    HeadRecord { key, bytes: head.to_vec() }
 }
 
 /// What is not read yet.

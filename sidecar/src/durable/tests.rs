@@ -67,7 +67,8 @@ impl Stage {
         let revision = Revision::new(accounts.max(1)).unwrap();
         let mut heads = Heads::new(SECRET);
         for number in 0..accounts {
-            heads.put_if_newer(Incoming::read(head(account(number), revision), revision).unwrap());
+            let HeadRecord { key, bytes } = head(account(number), revision);
+            heads.put_if_newer(key, &bytes, revision).unwrap();
         }
         let (chain, digest) = (Chain::EMPTY, heads.digest());
         let place = Place { epoch: Epoch::new([2; 16]), revision, chain, digest };
@@ -366,8 +367,7 @@ async fn neither_loading_nor_copying_keeps_the_thread_to_itself() {
     let node = Arc::new(Node::new(Incarnation::new([1; 16])));
     let mut heads = Heads::new(SECRET);
     for (key, bytes) in pairs() {
-        let record = HeadRecord { key, bytes: bytes.to_vec() };
-        heads.put_if_newer(Incoming::read(record, revision).unwrap());
+        heads.put_if_newer(key, bytes, revision).unwrap();
     }
     let place = Place { digest: heads.digest(), ..place };
     node.table.install(heads, &place, recorded_at);

@@ -7,10 +7,10 @@
 
 use super::address::RedisAddress;
 use super::kept::{Filled, Kept};
-use super::layout::{self, Marker, Size, Written, owned};
+use super::layout::{self, Marker, Size, Written};
 use super::reading;
 use super::server::Server;
-use crate::table::{Heads, Incoming};
+use crate::table::Heads;
 use consent_core::confirm::{Place, Seal};
 use consent_core::head::{HeadKey, Unreadable};
 use consent_core::words::{IdKey, Revision, Timestamp};
@@ -199,9 +199,9 @@ impl<'a> Loading<'a> {
             self.left = self.left.checked_sub(bytes).ok_or(Wrong::TooLarge("its buckets"))?;
             let packed = layout::read_bucket(&value, &self.marker.generation, number);
             let mut count = 0;
-            for head in packed.ok_or(Wrong::Bucket(number))? {
+            for (key, head) in packed.ok_or(Wrong::Bucket(number))? {
                 // A bucket may hold heads from after `base`; those come again in the log.
-                self.heads.put_if_newer(Incoming::read(owned(head), self.marker.base)?);
+                self.heads.put_if_newer(key, head, self.marker.base)?;
                 count += 1;
             }
             self.filled.push(Filled::new(count, &value));
@@ -242,7 +242,7 @@ impl<'a> Loading<'a> {
         let mut last = reached;
         for (key, head) in packed {
             last = last.next().ok_or(Wrong::Log)?;
-            self.heads.put_if_newer(Incoming::read(owned((key, head)), last)?);
+            self.heads.put_if_newer(key, head, last)?;
             self.log.insert(key, head.to_vec());
         }
         self.turn += packed.count();

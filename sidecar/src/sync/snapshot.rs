@@ -7,7 +7,7 @@
 //! When its stream breaks it is kept for a while, to go on from on another stream: what it holds is every head up to
 //! its last page, as new as its frames or newer, and that stays so.
 
-use crate::table::{Heads, Incoming};
+use crate::table::Heads;
 use consent::clock;
 use consent::convert::sync::{Change, Unfinished};
 use consent_core::confirm::{Place, Seal, Stream};
@@ -86,7 +86,7 @@ impl Snapshot {
         self.last = heads.last().map(|head| head.key).or(self.last);
         self.newest_page = self.newest_page.max(revision);
         for head in heads {
-            self.heads.put_if_newer(Incoming::read(head, revision)?);
+            self.heads.put_if_newer(head.key, &head.bytes, revision)?;
         }
         Ok(())
     }
@@ -101,7 +101,7 @@ impl Snapshot {
         if !follows {
             return Err(BadSnapshot::Chain(frame.revision));
         }
-        self.heads.put_if_newer(Incoming::read(head, frame.revision)?);
+        self.heads.put_if_newer(head.key, &head.bytes, frame.revision)?;
         self.reached = Some(frame.place());
         Ok(())
     }

@@ -14,13 +14,15 @@
 
 use consent_core::decision::NotReady;
 use consent_core::head::{
-    AccountHead, AccountLayer, AccountProduct, AccountView, KnownAccount, OrganizationHead,
-    OrganizationLayer, OrganizationProduct, choice_and_plan, read_choice_and_plan,
+    AccountBytes, AccountHead, AccountLayer, AccountProduct, AccountView, ExclusionHead, KnownAccount,
+    OrganizationHead, OrganizationLayer, OrganizationProduct, Unreadable, choice_and_plan,
+    read_choice_and_plan,
 };
 use consent_core::words::{OrganizationKey, ProductIndex, Restrictions, Revision, Seconds};
 
 use super::names::Names;
 use super::rows::Row;
+use smallvec::{SmallVec, smallvec};
 
 /// Stands in every row, so that no mark is zero.
 const TAKEN: u32 = 1 << 22;
@@ -34,8 +36,10 @@ const RESTRICTIONS: u32 = 0xf << 16;
 
 const MARK: usize = 0;
 const REV: usize = 1;
-const ORGANIZATION: usize = 2;
+/// An organization's number: its own, or that of the account's.
 const NUMBER: usize = 2;
+/// What stands in the place of an organization's number where there is none.
+pub(super) const NO_NUMBER: u32 = 0;
 const PRODUCTS: usize = 3;
 /// The products whose choice and plan stand in an account's mark.
 const IN_MARK: usize = 2;
@@ -80,58 +84,109 @@ const fn halves(rev: Revision) -> (u32, u32) {
     ((rev.get() >> 32) as u32, rev.get() as u32)
 }
 
-fn words(rev: Revision, flags: u32) -> Vec<u32> {
+fn words(rev: Revision, flags: u32) -> Words {
     let (high, low) = halves(rev);
-    vec![high << 24 | TAKEN | flags, low]
+    smallvec![high << 24 | TAKEN | flags, low]
 }
 
-/// An excluded artifact's row.
-pub(super) fn exclusion_words(rev: Revision) -> Vec<u32> {
-    words(rev, 0)
+/// The words of a row that is on its way. Those of an account with two products need no memory of their own: whole
+/// tables come through here.
+type Words = SmallVec<[u32; 8]>;
+
+/// A row on its way.
+#[derive(Debug)]
+pub(super) struct NewRow {
+    words: Words,
+    /// The organization whose number it lacks.
+    pub(super) organization: Option<OrganizationKey>,
 }
 
-/// The row of a head that needs a newer reader; `number` is an organization's.
-pub(super) fn unreadable_words(as_of: Revision, number: u32) -> Vec<u32> {
-    let mut to = words(as_of, UNREADABLE);
-    to.push(number);
-    to
-}
-
-/// An account's row; `organization` is the number of its organization.
-pub(super) fn account_words(head: &AccountHead, organization: u32) -> Vec<u32> {
-    match head {
-        AccountHead::Erased { rev } => {
-            let mut to = words(*rev, ERASED);
-            to.push(0);
-            to
-        }
-        AccountHead::Known(account) => {
-            let mut to = words(account.rev, u32::from(account.restrictions.bits()) << 16);
-            to.push(organization);
-            let byte = |product: &AccountProduct| u32::from(choice_and_plan(product.choice, product.plan));
-            let since = |product: &AccountProduct| product.allow_since.get();
-            let (in_mark, rest) = account.products.split_at(account.products.len().min(IN_MARK));
-            to[MARK] |= in_mark.iter().zip([8, 0]).fold(0, |word, (product, at)| word | byte(product) << at);
-            to.extend(in_mark.iter().map(since));
-            for group in rest.chunks(GROUP) {
-                let bytes = group.iter().zip([24, 16, 8, 0]);
-                to.push(bytes.fold(0, |word, (product, at)| word | byte(product) << at));
-                to.extend(group.iter().map(since));
+impl NewRow {
+    /// The row of the account's head in these bytes.
+    pub(super) fn account(bytes: &[u8]) -> Result<NewRow, Unreadable> {
+        let AccountBytes { rev, known } = AccountBytes::read(bytes)?;
+        let Some(account) = known else {
+            let mut to = words(rev, ERASED);
+            to.push(NO_NUMBER);
+            return Ok(NewRow { words: to, organization: None });
+        };
+        let mut to = words(rev, u32::from(account.restrictions.bits()) << 16);
+        to.push(NO_NUMBER);
+        for (index, (choice_and_plan, since)) in account.products().enumerate() {
+            let (at, shift) = choice_and_plan_at(index);
+            if at == to.len() {
+                to.push(0);
             }
-            to
+            to[at] |= u32::from(choice_and_plan) << shift;
+            to.push(since.get());
         }
+        Ok(NewRow { words: to, organization: account.organization })
+    }
+
+    /// The row of the organization's head in these bytes.
+    pub(super) fn organization(bytes: &[u8]) -> Result<NewRow, Unreadable> {
+        let head = OrganizationHead::decode(bytes)?;
+        let mut to = words(head.rev, 0);
+        to.push(NO_NUMBER);
+        for product in &head.products {
+            let (high, low) = halves(product.plan_rev);
+            let byte = u32::from(choice_and_plan(product.choice, product.plan));
+            to.extend([byte << 8 | high, product.allow_since.get(), product.plan_since.get(), low]);
+        }
+        Ok(NewRow { words: to, organization: None })
+    }
+
+    /// The row of the excluded artifact's head in these bytes.
+    pub(super) fn exclusion(bytes: &[u8]) -> Result<NewRow, Unreadable> {
+        let head = ExclusionHead::decode(bytes)?;
+        Ok(NewRow { words: words(head.rev, 0), organization: None })
+    }
+
+    /// The row of an organization that has no head yet.
+    pub(super) fn mentioned(number: u32) -> NewRow {
+        let mut to = words(Revision::ZERO, MENTIONED);
+        to.push(number);
+        NewRow { words: to, organization: None }
+    }
+
+    /// The row of a head that needs a newer reader.
+    pub(super) fn unreadable(as_of: Revision) -> NewRow {
+        let mut to = words(as_of, UNREADABLE);
+        to.push(NO_NUMBER);
+        NewRow { words: to, organization: None }
+    }
+
+    /// Gives an account's row the number of its organization, or an organization's row its own.
+    pub(super) fn give(&mut self, number: u32) {
+        self.words[NUMBER] = number;
+    }
+
+    /// The revision of its head.
+    pub(super) fn rev(&self) -> Result<Revision, NotReady> {
+        revision(self.words[MARK] >> 24, self.words[REV])
+    }
+
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.words[MARK] & UNREADABLE != 0
+    }
+
+    pub(super) fn words(&self) -> &[u32] {
+        &self.words
+    }
+}
+
+/// The word in which the choice and plan of an account's product stand, and how far to the left.
+fn choice_and_plan_at(index: usize) -> (usize, usize) {
+    match index.checked_sub(IN_MARK) {
+        None => (MARK, 8 - 8 * index),
+        Some(index) => (PRODUCTS + IN_MARK + index / GROUP * (GROUP + 1), 24 - 8 * (index % GROUP)),
     }
 }
 
 /// One product of an account's row; `None`: the head does not list it.
 fn account_product(row: Row<'_>, index: usize) -> Result<Option<AccountProduct>, NotReady> {
-    let (bytes, shift, since) = match index.checked_sub(IN_MARK) {
-        None => (MARK, 8 - 8 * index, PRODUCTS + index),
-        Some(index) => {
-            let group = PRODUCTS + IN_MARK + index / GROUP * (GROUP + 1);
-            (group, 24 - 8 * (index % GROUP), group + 1 + index % GROUP)
-        }
-    };
+    let (bytes, shift) = choice_and_plan_at(index);
+    let since = if index < IN_MARK { PRODUCTS + index } else { bytes + 1 + (index - IN_MARK) % GROUP };
     let byte = (row.word(bytes) >> shift) as u8;
     if byte == 0 {
         return Ok(None);
@@ -145,8 +200,8 @@ fn restrictions(row: Row<'_>) -> Result<Restrictions, NotReady> {
 }
 
 fn organization(row: Row<'_>, names: &Names) -> Result<Option<OrganizationKey>, NotReady> {
-    match row.word(ORGANIZATION) {
-        0 => Ok(None),
+    match row.word(NUMBER) {
+        NO_NUMBER => Ok(None),
         number => names.key(number).map(OrganizationKey::new).map(Some).ok_or(NotReady),
     }
 }
@@ -188,25 +243,6 @@ pub(super) fn account_head(row: Row<'_>, names: &Names) -> Result<AccountHead, N
         restrictions: restrictions(row)?,
         products: listed.collect::<Result<_, _>>()?,
     }))
-}
-
-/// An organization's row.
-pub(super) fn organization_words(head: &OrganizationHead, number: u32) -> Vec<u32> {
-    let mut to = words(head.rev, 0);
-    to.push(number);
-    for product in &head.products {
-        let (high, low) = halves(product.plan_rev);
-        let byte = u32::from(choice_and_plan(product.choice, product.plan));
-        to.extend([byte << 8 | high, product.allow_since.get(), product.plan_since.get(), low]);
-    }
-    to
-}
-
-/// The row of an organization that has no head yet.
-pub(super) fn mentioned_words(number: u32) -> Vec<u32> {
-    let mut to = words(Revision::ZERO, MENTIONED);
-    to.push(number);
-    to
 }
 
 /// The number of an organization.

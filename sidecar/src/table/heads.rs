@@ -5,22 +5,16 @@
 //! A change is prepared beside what readers see (room is made, names are given), and then stored in place, which is all
 //! that they may have to wait for.
 
-use super::encoding::{
-    Held, account_head, account_words, exclusion_words, held, mentioned_words, number, organization_head,
-    organization_words, rev, unreadable_words,
-};
+use super::encoding::{Held, NewRow, account_head, held, number, organization_head, rev};
 use super::incoming::{Incoming, Read};
 use super::layout::{Layout, Policy};
 use super::rows::{Key, Place, Row, Rows};
 use consent_core::digest::{Digest, DigestKey};
-use consent_core::head::{AccountHead, ExclusionHead, Head, HeadKey, HeadKind, KnownAccount};
+use consent_core::head::{ExclusionHead, HeadKey, HeadKind, Unreadable};
 use consent_core::ledger::HeadRecord;
-use consent_core::words::{IdKey, OrganizationKey, Revision};
+use consent_core::words::{IdKey, Revision};
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// What stands in the place of an organization's number where there is none.
-const NO_NUMBER: u32 = 0;
 
 /// Heads, and the digest of them.
 #[derive(Debug)]
@@ -42,18 +36,19 @@ pub(super) struct Change {
     key: HeadKey,
     /// Its bytes, if it needs a newer reader.
     unreadable: Option<Vec<u8>>,
-    /// The row of an organization that is mentioned for the first time, and the head's own.
-    puts: [Option<Put>; 2],
+    /// The row of an organization that is mentioned for the first time.
+    organization: Option<Put>,
+    /// The head's own row; the policy has none.
+    row: Option<Put>,
     /// What readers see is to be replaced by [`Heads::layout`].
     pub(super) is_laid_out_anew: bool,
 }
 
 #[derive(Debug)]
 struct Put {
-    kind: HeadKind,
+    key: HeadKey,
     place: Place,
-    key: Key,
-    words: Vec<u32>,
+    row: NewRow,
 }
 
 impl Heads {
@@ -118,126 +113,139 @@ impl Heads {
     }
 
     /// The digest there would be with this head in its place.
-    pub(crate) fn digest_with(&self, incoming: &Incoming) -> Digest {
+    pub(super) fn digest_with(&self, key: HeadKey, bytes: &[u8]) -> Digest {
         let mut digest = self.digest;
-        let before = self.bytes(incoming.key);
-        digest.replace(&self.digest_key, incoming.key, before.as_deref(), &incoming.bytes);
+        let before = self.bytes(key);
+        digest.replace(&self.digest_key, key, before.as_deref(), bytes);
         digest
     }
 
-    /// Puts a head in its place; `digest` is what [`Heads::digest_with`] gave for it.
-    pub(crate) fn put(&mut self, incoming: Incoming, digest: Digest) {
-        let change = self.prepare(incoming);
-        self.store(&change);
-        self.settle(change, digest);
-    }
-
-    /// Puts a head in its place, unless a newer one is there: pages of a snapshot and frames come interleaved.
-    pub(crate) fn put_if_newer(&mut self, incoming: Incoming) {
-        match self.rev(incoming.key) {
-            // Most are: where a whole table is loaded, nothing is looked for that cannot be there.
-            None => {
-                let mut digest = self.digest;
-                digest.add(&self.digest_key, incoming.key, &incoming.bytes);
-                self.put(incoming, digest);
+    /// Reads a head as it was at revision `as_of` and puts it in its place, unless a newer one is there: pages of a
+    /// snapshot and frames come interleaved. Bytes that no writer of any version wrote are an error.
+    pub(crate) fn put_if_newer(
+        &mut self,
+        key: HeadKey,
+        bytes: &[u8],
+        as_of: Revision,
+    ) -> Result<(), Unreadable> {
+        let mut row = match Read::new(key.kind(), bytes, as_of)? {
+            Read::Row(row) => row,
+            Read::Policy(policy) => {
+                if policy.rev() > self.layout.policy.rev() {
+                    self.digest = self.digest_with(key, bytes);
+                    let unreadable = policy.is_unreadable().then(|| bytes.to_vec());
+                    Arc::make_mut(&mut self.layout).policy = policy;
+                    self.count(key, false, unreadable);
+                }
+                return Ok(());
             }
-            Some(rev) if incoming.rev() > rev => {
-                let digest = self.digest_with(&incoming);
-                self.put(incoming, digest);
-            }
-            Some(_) => (),
+        };
+        // Nobody sees these heads yet: nothing is prepared, and nothing is looked for twice.
+        let mut is_laid_out_anew = false;
+        let Some(place) = self.make_room(key, &row, &mut is_laid_out_anew) else { return Ok(()) };
+        if place.is_new() {
+            self.digest.add(&self.digest_key, key, bytes);
+        } else if self.rev(key).zip(row.rev().ok()).is_some_and(|(held, rev)| rev <= held) {
+            return Ok(());
+        } else {
+            self.digest = self.digest_with(key, bytes);
         }
+        let mentioned = self.number_for(key, &mut row, &mut is_laid_out_anew);
+        mentioned.iter().for_each(|put| self.store_row(put.key, put.place, &put.row));
+        self.store_row(key, place, &row);
+        self.count(key, place.is_new(), row.is_unreadable().then(|| bytes.to_vec()));
+        Ok(())
     }
 
     /// Makes room for a head, and says what is to be stored; nothing that readers see changes.
     pub(super) fn prepare(&mut self, incoming: Incoming) -> Change {
         let Incoming { key, bytes, read } = incoming;
-        let mut change = Change { key, unreadable: None, puts: [None, None], is_laid_out_anew: false };
-        let words = match read {
-            Read::Head(Head::Policy(head)) => {
-                self.layout_mut(&mut change).policy = Policy::Head(Arc::new(head));
-                return change;
+        let mut change =
+            Change { key, unreadable: None, organization: None, row: None, is_laid_out_anew: false };
+        let is_unreadable = match read {
+            Read::Policy(policy) => {
+                let is_unreadable = policy.is_unreadable();
+                self.layout_mut(&mut change.is_laid_out_anew).policy = policy;
+                is_unreadable
             }
-            Read::Head(Head::Organization(head)) => {
-                organization_words(&head, self.number(key.bytes(), &mut change))
-            }
-            Read::Head(Head::Account(head)) => {
-                let number = match &head {
-                    AccountHead::Known(KnownAccount { organization: Some(key), .. }) => {
-                        self.mention(*key, &mut change)
-                    }
-                    AccountHead::Known(_) | AccountHead::Erased { .. } => NO_NUMBER,
-                };
-                account_words(&head, number)
-            }
-            Read::Head(Head::Exclusion(head)) => exclusion_words(head.rev),
-            Read::Newer { as_of } => {
-                change.unreadable = Some(bytes);
-                match key {
-                    HeadKey::Policy => {
-                        self.layout_mut(&mut change).policy = Policy::Unreadable(as_of);
-                        return change;
-                    }
-                    HeadKey::Organization(_) => {
-                        unreadable_words(as_of, self.number(key.bytes(), &mut change))
-                    }
-                    HeadKey::Account(_) | HeadKey::Exclusion(_) => unreadable_words(as_of, NO_NUMBER),
-                }
+            Read::Row(mut row) => {
+                let is_unreadable = row.is_unreadable();
+                change.organization = self.number_for(key, &mut row, &mut change.is_laid_out_anew);
+                let place = self.make_room(key, &row, &mut change.is_laid_out_anew);
+                change.row = place.map(|place| Put { key, place, row });
+                is_unreadable
             }
         };
-        change.puts[1] = self.make_room(key, words, &mut change);
+        change.unreadable = is_unreadable.then_some(bytes);
         change
     }
 
     /// Stores what was prepared. Readers may be looking.
     pub(super) fn store(&self, change: &Change) {
-        for Put { kind, place, key, words } in change.puts.iter().flatten() {
-            if let Some(rows) = self.layout.rows(*kind) {
-                rows.put(*place, *key, words);
-            }
+        for Put { key, place, row } in change.organization.iter().chain(&change.row) {
+            self.store_row(*key, *place, row);
         }
     }
 
-    /// Counts what was stored.
+    fn store_row(&self, key: HeadKey, place: Place, row: &NewRow) {
+        if let Some(rows) = self.layout.rows(key.kind()) {
+            rows.put(place, Key::new(key.bytes()), row.words());
+        }
+    }
+
+    /// Counts what was stored; `digest` is what [`Heads::digest_with`] gave for it.
     pub(super) fn settle(&mut self, change: Change, digest: Digest) {
+        let Change { key, unreadable, row, .. } = change;
         self.digest = digest;
-        let is_new = |put: &Put| put.kind == HeadKind::Account && matches!(put.place, Place::Between { .. });
-        self.accounts += u64::from(change.puts[1].as_ref().is_some_and(is_new));
-        match change.unreadable {
-            Some(bytes) => drop(self.unreadable.insert(change.key, bytes)),
+        self.count(key, row.is_some_and(|put| put.place.is_new()), unreadable);
+    }
+
+    fn count(&mut self, key: HeadKey, is_new: bool, unreadable: Option<Vec<u8>>) {
+        self.accounts += u64::from(is_new && key.kind() == HeadKind::Account);
+        match unreadable {
+            Some(bytes) => drop(self.unreadable.insert(key, bytes)),
             None if self.unreadable.is_empty() => (),
-            None => drop(self.unreadable.remove(&change.key)),
+            None => drop(self.unreadable.remove(&key)),
         }
     }
 
     /// What readers see, to be changed beside it: the first time it is copied, without its rows.
-    fn layout_mut(&mut self, change: &mut Change) -> &mut Layout {
-        change.is_laid_out_anew = true;
+    fn layout_mut(&mut self, is_laid_out_anew: &mut bool) -> &mut Layout {
+        *is_laid_out_anew = true;
         Arc::make_mut(&mut self.layout)
     }
 
-    fn make_room(&mut self, key: HeadKey, words: Vec<u32>, change: &mut Change) -> Option<Put> {
-        let (kind, key) = (key.kind(), Key::new(key.bytes()));
+    /// Where the row of a head goes, for which there is room then; none for the policy.
+    fn make_room(&mut self, key: HeadKey, row: &NewRow, is_laid_out_anew: &mut bool) -> Option<Place> {
+        let (kind, key, words) = (key.kind(), Key::new(key.bytes()), row.words().len());
         loop {
-            if let Some(place) = self.layout.rows(kind)?.place(key, words.len()) {
-                return Some(Put { kind, place, key, words });
+            if let Some(place) = self.layout.rows(kind)?.place(key, words) {
+                return Some(place);
             }
-            self.layout_mut(change).rows_mut(kind)?.grow(key, words.len());
+            self.layout_mut(is_laid_out_anew).rows_mut(kind)?.grow(key, words);
         }
     }
 
-    /// The number of an organization, which gets a row if it has none yet.
-    fn mention(&mut self, key: OrganizationKey, change: &mut Change) -> u32 {
-        let known = self.layout.organizations.find(Key::new(*key.bytes())).map(number);
-        known.unwrap_or_else(|| {
-            let number = self.number(*key.bytes(), change);
-            change.puts[0] = self.make_room(HeadKey::Organization(key), mentioned_words(number), change);
-            number
-        })
+    /// Gives a row the number of the organization that it is, or belongs to; what that one gets, if it has no row yet.
+    fn number_for(&mut self, key: HeadKey, row: &mut NewRow, is_laid_out_anew: &mut bool) -> Option<Put> {
+        if let HeadKey::Organization(_) = key {
+            row.give(self.number(key.bytes(), is_laid_out_anew));
+            return None;
+        }
+        let organization = row.organization?;
+        if let Some(known) = self.layout.organizations.find(Key::new(*organization.bytes())) {
+            row.give(number(known));
+            return None;
+        }
+        let number = self.number(*organization.bytes(), is_laid_out_anew);
+        row.give(number);
+        let (key, row) = (HeadKey::Organization(organization), NewRow::mentioned(number));
+        let place = self.make_room(key, &row, is_laid_out_anew)?;
+        Some(Put { key, place, row })
     }
 
     /// The number of an organization, which is about to get a row if it has none yet.
-    fn number(&mut self, key: [u8; 16], change: &mut Change) -> u32 {
+    fn number(&mut self, key: [u8; 16], is_laid_out_anew: &mut bool) -> u32 {
         if let Some(row) = self.layout.organizations.find(Key::new(key)) {
             return number(row);
         }
@@ -247,7 +255,7 @@ impl Heads {
         }
         self.numbered += 1;
         if !self.layout.names.has_room(self.numbered) {
-            self.layout_mut(change).names.grow();
+            self.layout_mut(is_laid_out_anew).names.grow();
         }
         self.layout.names.put(self.numbered, key);
         self.numbered
@@ -259,10 +267,9 @@ impl Heads {
 
     /// The revision of the head under this key.
     fn rev(&self, key: HeadKey) -> Option<Revision> {
-        match (key, &self.layout.policy) {
-            (HeadKey::Policy, Policy::Head(head)) => Some(head.rev),
-            (HeadKey::Policy, Policy::Unreadable(as_of)) => Some(*as_of),
-            (HeadKey::Organization(_) | HeadKey::Account(_) | HeadKey::Exclusion(_), _) => {
+        match key {
+            HeadKey::Policy => Some(self.layout.policy.rev()),
+            HeadKey::Organization(_) | HeadKey::Account(_) | HeadKey::Exclusion(_) => {
                 rev(self.row(key)?).ok()
             }
         }

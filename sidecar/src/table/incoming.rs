@@ -1,8 +1,11 @@
 //! A head on its way into a table.
 
-use consent_core::head::{Head, HeadKey, HeadKind, Unreadable};
+use super::encoding::NewRow;
+use super::layout::Policy;
+use consent_core::head::{HeadKey, HeadKind, PolicyHead, Unreadable};
 use consent_core::ledger::HeadRecord;
 use consent_core::words::Revision;
+use std::sync::Arc;
 
 /// A head: read, or found to need a newer reader.
 #[derive(Debug)]
@@ -12,26 +15,21 @@ pub(crate) struct Incoming {
     pub(super) read: Read,
 }
 
+/// What becomes of a head in a table. One that needs a newer reader is kept, since the digest counts it, and whoever
+/// needs it is denied.
 #[derive(Debug)]
 pub(super) enum Read {
-    /// It can be read.
-    Head(Head),
-    /// It needs a newer reader: kept, since the digest counts it, and whoever needs it is denied.
-    Newer {
-        /// The revision at which it was so: its own is in the bytes that cannot be read.
-        as_of: Revision,
-    },
+    /// The policy is no row.
+    Policy(Policy),
+    /// A row.
+    Row(NewRow),
 }
 
 impl Incoming {
     /// Reads a head as it was at revision `as_of`. Bytes that no writer of any version wrote are an error.
     pub(crate) fn read(record: HeadRecord, as_of: Revision) -> Result<Incoming, Unreadable> {
         let HeadRecord { key, bytes } = record;
-        let read = match Head::decode(key.kind(), &bytes) {
-            Ok(head) => Read::Head(head),
-            Err(Unreadable::Newer(_)) => Read::Newer { as_of },
-            Err(malformed @ Unreadable::Malformed(_)) => return Err(malformed),
-        };
+        let read = Read::new(key.kind(), &bytes, as_of)?;
         Ok(Incoming { key, bytes, read })
     }
 
@@ -44,11 +42,23 @@ impl Incoming {
     pub(crate) fn record(&self) -> HeadRecord {
         HeadRecord { key: self.key, bytes: self.bytes.clone() }
     }
+}
 
-    pub(super) fn rev(&self) -> Revision {
-        match &self.read {
-            Read::Head(head) => head.rev(),
-            Read::Newer { as_of } => *as_of,
+impl Read {
+    /// Reads a head of this kind as it was at revision `as_of`, which stands for its own where that cannot be read.
+    pub(super) fn new(kind: HeadKind, bytes: &[u8], as_of: Revision) -> Result<Read, Unreadable> {
+        let read = match kind {
+            HeadKind::Policy => {
+                PolicyHead::decode(bytes).map(|head| Read::Policy(Policy::Head(Arc::new(head))))
+            }
+            HeadKind::Organization => NewRow::organization(bytes).map(Read::Row),
+            HeadKind::Account => NewRow::account(bytes).map(Read::Row),
+            HeadKind::Exclusion => NewRow::exclusion(bytes).map(Read::Row),
+        };
+        match (read, kind) {
+            (Err(Unreadable::Newer(_)), HeadKind::Policy) => Ok(Read::Policy(Policy::Unreadable(as_of))),
+            (Err(Unreadable::Newer(_)), _) => Ok(Read::Row(NewRow::unreadable(as_of))),
+            (read, _) => read,
         }
     }
 }

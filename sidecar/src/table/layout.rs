@@ -33,6 +33,20 @@ pub(super) enum Policy {
     Unreadable(Revision),
 }
 
+impl Policy {
+    pub(super) fn is_unreadable(&self) -> bool {
+        matches!(self, Policy::Unreadable(_))
+    }
+
+    /// The revision of the head, or the one at which it needed a newer reader.
+    pub(super) fn rev(&self) -> Revision {
+        match self {
+            Policy::Head(head) => head.rev,
+            Policy::Unreadable(as_of) => *as_of,
+        }
+    }
+}
+
 impl Layout {
     /// No heads, with room for so many accounts.
     pub(super) fn with_room(accounts: usize) -> Layout {

@@ -106,7 +106,7 @@ impl Table {
     pub(crate) fn apply(&self, frame: &Frame, recorded_at: Timestamp, head: Incoming) -> Digest {
         let mut installed = self.installed();
         let Some(Installed { heads, state }) = installed.as_mut() else { return Digest::EMPTY };
-        let digest = heads.digest_with(&head);
+        let digest = heads.digest_with(head.key, &head.bytes);
         if digest == frame.digest {
             let change = heads.prepare(head);
             state.layout.write(change.is_laid_out_anew.then(|| heads.layout()), || {
@@ -205,6 +205,11 @@ mod tests {
         HeadRecord { key: HeadKey::Account(ADA), bytes: head.encode() }
     }
 
+    fn put(heads: &mut Heads, rev: u64) {
+        let HeadRecord { key, bytes } = head(rev);
+        heads.put_if_newer(key, &bytes, revision(rev)).unwrap();
+    }
+
     fn incoming(rev: u64) -> Incoming {
         Incoming::read(head(rev), revision(rev)).unwrap()
     }
@@ -241,12 +246,12 @@ mod tests {
     #[test]
     fn the_newer_head_wins_whatever_the_order() {
         let (mut one, mut other) = (heads(), heads());
-        [incoming(2), incoming(5)].into_iter().for_each(|head| one.put_if_newer(head));
-        [incoming(5), incoming(2)].into_iter().for_each(|head| other.put_if_newer(head));
+        [2, 5].into_iter().for_each(|rev| put(&mut one, rev));
+        [5, 2].into_iter().for_each(|rev| put(&mut other, rev));
         assert_eq!(one.digest(), other.digest());
         assert_eq!((one.accounts(), other.accounts()), (1, 1));
         let mut newest = heads();
-        newest.put_if_newer(incoming(5));
+        put(&mut newest, 5);
         assert_eq!(one.digest(), newest.digest());
     }
 
@@ -272,7 +277,7 @@ mod tests {
         let mut record = head(2);
         record.bytes[0] = SEMANTICS + 1;
         let mut holding = heads();
-        holding.put_if_newer(Incoming::read(record, revision(2)).unwrap());
+        holding.put_if_newer(record.key, &record.bytes, revision(2)).unwrap();
         assert_ne!(holding.digest(), Digest::EMPTY);
         let table = table(holding);
         assert_eq!(ada(&table), Err(NotReady));
@@ -282,7 +287,7 @@ mod tests {
         table.apply(&frame(3, digest), Timestamp::from_millis(3), incoming(3));
         assert_eq!(ada(&table), Ok(Some(AccountView::Erased)));
         let mut afresh = heads();
-        afresh.put_if_newer(incoming(3));
+        put(&mut afresh, 3);
         assert_eq!(digest, afresh.digest());
     }
 

@@ -185,8 +185,10 @@ proptest! {
         for record in records {
             model.insert(record.key, record.bytes.clone());
             let incoming = Incoming::read(record, revision(9)).unwrap();
-            let digest = heads.digest_with(&incoming);
-            heads.put(incoming, digest);
+            let digest = heads.digest_with(incoming.key, &incoming.bytes);
+            let change = heads.prepare(incoming);
+            heads.store(&change);
+            heads.settle(change, digest);
         }
         check(heads, &model)?;
     }
@@ -200,7 +202,7 @@ proptest! {
             if rev > held.0 {
                 *held = (rev, record.bytes.clone());
             }
-            heads.put_if_newer(Incoming::read(record, revision(9)).unwrap());
+            heads.put_if_newer(record.key, &record.bytes, revision(9)).unwrap();
         }
         check(heads, &model.into_iter().map(|(key, (_, bytes))| (key, bytes)).collect())?;
     }
@@ -224,8 +226,8 @@ fn shards_that_fill_lose_nothing() {
             let key = u128::from(rest % 0xffff_fffb) << 64 | u128::from(order(n));
             let key = HeadKey::Account(AccountKey::new(key.to_be_bytes()));
             let bytes = Head::Account(AccountHead::Erased { rev: revision(1) }).encode();
-            model.insert(key, bytes.clone());
-            heads.put_if_newer(Incoming::read(HeadRecord { key, bytes }, revision(1)).unwrap());
+            heads.put_if_newer(key, &bytes, revision(1)).unwrap();
+            model.insert(key, bytes);
         }
         check(heads, &model).unwrap();
     }
@@ -248,8 +250,9 @@ fn readers_see_one_revision_and_none_before_their_floor() {
         Incoming::read(HeadRecord { key: HeadKey::Account(key), bytes }, revision(rev)).unwrap()
     };
     let mut heads = Heads::new(ID_KEY);
-    heads.put_if_newer(head(ada, 1));
-    heads.put_if_newer(head(ben, 2));
+    for Incoming { key, bytes, .. } in [head(ada, 1), head(ben, 2)] {
+        heads.put_if_newer(key, &bytes, revision(2)).unwrap();
+    }
     let table = Table::new();
     let place = place(2, heads.digest());
     table.install(heads, &place, Timestamp::from_millis(2));

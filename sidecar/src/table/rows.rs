@@ -78,13 +78,21 @@ impl<'a> Row<'a> {
         self.word(0) != 0
     }
 
-    fn words(self) -> impl Iterator<Item = u32> + use<'a> {
-        self.0.iter().map(|word| word.load(Ordering::Relaxed))
+    /// Stores a key and its words; zeros behind them.
+    fn store(self, key: Key, words: &[u32]) {
+        let Some((to_key, to)) = self.0.split_at_checked(KEY) else { return };
+        let (to, rest) = to.split_at(words.len().min(to.len()));
+        to_key.iter().zip(key.words()).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+        to.iter().zip(words).for_each(|(to, word)| to.store(*word, Ordering::Relaxed));
+        rest.iter().for_each(|to| to.store(0, Ordering::Relaxed));
     }
 
-    fn store(self, words: impl Iterator<Item = u32>) {
-        let words = words.chain(std::iter::repeat(0));
-        self.0.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+    /// Stores what another row holds, which is no wider; zeros behind it.
+    fn take(self, other: Row<'_>) {
+        let (to, rest) = self.0.split_at(other.0.len().min(self.0.len()));
+        let words = other.0.iter().map(|word| word.load(Ordering::Relaxed));
+        to.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+        rest.iter().for_each(|to| to.store(0, Ordering::Relaxed));
     }
 }
 
@@ -102,6 +110,13 @@ pub(super) enum Place {
     },
 }
 
+impl Place {
+    /// Has the key no row yet?
+    pub(super) const fn is_new(self) -> bool {
+        matches!(self, Place::Between { .. })
+    }
+}
+
 /// All rows of one kind. A clone shares the shards.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
@@ -111,7 +126,9 @@ pub(super) struct Rows {
 impl Rows {
     /// No rows, with room for so many of so many words.
     pub(super) fn with_room(rows: usize, words: usize) -> Rows {
-        let size = if rows == 0 { Size::NONE } else { Size::of(rows.div_ceil(SHARDS)) };
+        let share = rows.div_ceil(SHARDS);
+        // Keys are hashes: a shard whose share is larger by chance must not grow while the table is loaded.
+        let size = if rows == 0 { Size::NONE } else { Size::of(share + 3 * share.isqrt()) };
         Rows { shards: (0..SHARDS).map(|_| Arc::new(Shard::new(size, KEY + words))).collect() }
     }
 
@@ -312,7 +329,7 @@ impl Shard {
             Place::Between { slot, free } => {
                 for to in (slot + 1..=free).rev() {
                     if let (Some(from), Some(to)) = (self.row(to - 1), self.row(to)) {
-                        to.store(from.words());
+                        to.take(from);
                     }
                 }
                 self.taken.store(self.taken.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -320,7 +337,7 @@ impl Shard {
             }
         };
         if let Some(row) = self.row(slot) {
-            row.store(key.words().into_iter().chain(words.iter().copied()));
+            row.store(key, words);
         }
     }
 
@@ -344,7 +361,7 @@ impl Shard {
         for row in (0..other.size.slots).filter_map(|slot| other.row(slot)).filter(|row| row.is_taken()) {
             let slot = self.home(row.key()).max(next);
             let Some(to) = self.row(slot) else { return false };
-            to.store(row.words());
+            to.take(row);
             next = slot + 1;
         }
         self.taken.store(other.taken.load(Ordering::Relaxed), Ordering::Relaxed);
