@@ -34,6 +34,14 @@ impl Process {
         Process::run(name, Path::new(env!("CARGO_BIN_EXE_consent")), arguments)
     }
 
+    /// The same, behind whoever else wants a processor.
+    pub(crate) fn start_behind(name: &str, arguments: &[String]) -> anyhow::Result<Process> {
+        let mut all = vec!["-n".to_owned(), "19".to_owned(), env!("CARGO_BIN_EXE_consent").to_owned()];
+        all.extend_from_slice(arguments);
+        // It becomes the program, so the process is the same.
+        Process::run(name, Path::new("nice"), &all)
+    }
+
     /// Starts any program with these arguments.
     pub(crate) fn run(name: &str, program: &Path, arguments: &[String]) -> anyhow::Result<Process> {
         let mut child = Command::new(program)

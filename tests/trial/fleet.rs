@@ -4,6 +4,9 @@
 //! them then come back without their copies: those take snapshots, which they share. All through it the few that go on
 //! are asked without a pause, and must never say STALE; the authority's memory is the kernel's figure. How long it
 //! takes is printed and not judged: the fleet has two cores here, and elsewhere one machine for each sidecar.
+//!
+//! For the same reason the fleet stands behind everybody else in the queue for a processor: elsewhere a Redis has one of
+//! its node, and an authority and whoever is LIVE have machines of their own, so that no node's start is long for them.
 
 use crate::clients::{self, Answers, Authority, ID_MARK};
 use crate::cluster::{Cluster, StoreKind, Terms, check_logs};
@@ -73,6 +76,9 @@ pub(crate) async fn run(tally: &mut Tally, sidecars: usize, accounts: u64) -> an
         (warm, cold) == (sidecars, 0),
         format_args!("{sidecars} killed and started at once: {warm} from their copies, {cold} by a snapshot"),
     );
+    for (why, sidecars) in doubts(&running) {
+        println!("        {sidecars} of them: {why}");
+    }
     println!(
         "        all LIVE in {took}; the authority sent {brought} bytes, {} to each, for {MISSED} changes; its peak \
          memory was {} MiB before and {} MiB after",
@@ -198,12 +204,16 @@ impl Fleet {
     }
 
     fn start(&self, authority: &str, database: Option<usize>) -> anyhow::Result<Process> {
+        Process::start("a sidecar that goes on", &self.arguments(authority, database))
+    }
+
+    fn arguments(&self, authority: &str, database: Option<usize>) -> Vec<String> {
         let mut arguments = vec!["sidecar".to_owned(), "--listen".to_owned(), "127.0.0.1:0".to_owned()];
         arguments.extend(["--authority".to_owned(), format!("http://{authority}")]);
         if let Some(database) = database {
             arguments.extend(["--redis".to_owned(), format!("{}?db={database}", self.redis.url())]);
         }
-        Process::start("a sidecar of the fleet", &arguments)
+        arguments
     }
 
     /// Starts the fleet, each with its copy, and waits until all of it is LIVE.
@@ -221,8 +231,9 @@ impl Fleet {
         databases: impl Iterator<Item = Option<usize>>,
     ) -> anyhow::Result<Vec<Process>> {
         let relay = self.relay.address().to_string();
-        let started: Vec<Process> =
-            databases.map(|database| self.start(&relay, database)).collect::<anyhow::Result<_>>()?;
+        let start =
+            |database| Process::start_behind("a sidecar of the fleet", &self.arguments(&relay, database));
+        let started: Vec<Process> = databases.map(start).collect::<anyhow::Result<_>>()?;
         for sidecar in &started {
             is_live(sidecar).await?;
         }
@@ -303,6 +314,25 @@ fn starts(running: &[Process]) -> (usize, usize) {
         |sidecar: &Process, what: &str| sidecar.lines().iter().any(|line| log_line(line, what).is_some());
     let count = |what: &str| running.iter().filter(|sidecar| said(sidecar, what)).count();
     (count("the durable copy is the table"), count("a snapshot comes"))
+}
+
+// Why copies were not used, and connections lost, and by how many.
+fn doubts(running: &[Process]) -> BTreeMap<String, usize> {
+    let said = [
+        ("the durable copy is not used", "wrong"),
+        ("the durable copy is thrown away", "wrong"),
+        ("the connection to an authority is over", "why"),
+    ];
+    let mut doubts = BTreeMap::new();
+    for line in running.iter().flat_map(Process::lines) {
+        for (message, field) in said {
+            if let Some(fields) = log_line(&line, message) {
+                let why = fields.get(field).and_then(|why| why.as_str()).unwrap_or_default();
+                *doubts.entry(format!("{message}: {why}")).or_default() += 1;
+            }
+        }
+    }
+    doubts
 }
 
 async fn timed<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<(String, T)> {
