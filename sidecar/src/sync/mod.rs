@@ -29,6 +29,7 @@ use snapshot::{BadSnapshot, Broken, Snapshot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 /// So many messages of authorities may wait for the driver; then their streams wait. Few, since each may be a page of a
@@ -365,8 +366,9 @@ impl Driver {
                     }
                     (message, ..) => sync_request(message),
                 };
-                let outbox = connection.outbox.as_ref();
-                if outbox.is_some_and(|outbox| outbox.try_send(said).is_err()) {
+                let Some(outbox) = connection.outbox.as_ref() else { return };
+                // One that takes nothing because it is over says so itself, after all that it has brought.
+                if let Err(TrySendError::Full(_)) = outbox.try_send(said) {
                     self.note(stream, Lost::Full, "it takes no messages any more".to_owned());
                     self.interrupt(stream);
                     self.close(stream);

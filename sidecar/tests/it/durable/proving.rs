@@ -42,19 +42,23 @@ async fn catch_up(stage: &Stage, session: Session, changes: &[Change]) -> Granti
     session
 }
 
-/// A proven copy is the table, whatever has become of the stream whose welcome it was proven under.
+/// A proven copy is the table, whatever has become of the stream whose welcome it was proven under; and what that has
+/// brought counts.
 #[tokio::test]
 async fn a_stream_that_ends_meanwhile_costs_a_hello_and_not_the_table() {
     let mut stage = Stage::set().await;
-    let (node, session, copied, missed) = proving(&mut stage, 1).await;
+    let (node, session, _, mut missed) = proving(&mut stage, 2).await;
+    let rest = missed.split_off(1);
+    let led_to = missed[0].frame.place();
+    session.say(frames(missed)).await;
     session.end(Status::unavailable("it takes nothing")).await;
     node.is(SidecarState::Syncing).await;
     stage.redis.go_on().unwrap();
 
-    let session = stage.authority.hello(Some(copied)).await;
+    let session = stage.authority.hello(Some(led_to)).await;
     node.denies().await;
-    let _session = catch_up(&stage, session, &missed).await;
-    node.answers(Reason::AccountOptedOut).await;
+    let _session = catch_up(&stage, session, &rest).await;
+    node.answers(Reason::AccountOptedIn).await;
     stage.authority.has_no_other_session();
 }
 
