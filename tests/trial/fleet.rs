@@ -121,6 +121,11 @@ pub(crate) async fn run(tally: &mut Tally, sidecars: usize, accounts: u64) -> an
             "{LIVE} that went on, asked all the time: {allowed} answers, none of them STALE: {heard:?}"
         ),
     );
+    if heard.len() > 1 {
+        let lines = live.iter().chain([fleet.cluster.authority_process()?]).flat_map(Process::lines);
+        let telling = |line: &String| log_line(line, "the state changed").is_some() || line.contains("WARN");
+        lines.filter(telling).for_each(|line| println!("        {line}"));
+    }
     check_logs(tally, &fleet.cluster);
     Ok(())
 }
