@@ -42,6 +42,7 @@ pub fn account_allows(
 }
 
 /// The edge of a party's plan, if it came after the party's last event: what came before is in `allow_since`.
+#[inline]
 fn newer_edge(
     product: &ProductHead,
     plan: Option<PlanIndex>,
@@ -53,12 +54,14 @@ fn newer_edge(
 }
 
 /// `org_since`: the end of the last instant at which the organization denied. Meaningful while it allows.
+#[inline]
 pub fn organization_since(product: &ProductHead, organization: &OrganizationLayer) -> Seconds {
     let OrganizationLayer { rev, product: own } = *organization;
     own.allow_since.max(newer_edge(product, own.plan, own.choice, rev).unwrap_or(Seconds::ZERO))
 }
 
 /// `acct_since`: the end of the last instant at which any layer of the account denied. Meaningful while all allow.
+#[inline]
 pub fn account_since(
     product: &ProductHead,
     account: &AccountLayer,

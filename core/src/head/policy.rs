@@ -66,6 +66,7 @@ impl Cell {
     pub const NIL: Cell = Cell { mode: Mode::Nil, open: Edge::NEVER, default: Edge::NEVER };
 
     /// The edge that an owner of this choice waits for.
+    #[inline]
     pub const fn edge(&self, choice: Option<Choice>) -> Edge {
         match choice {
             Some(Choice::In) => self.open,
@@ -178,11 +179,13 @@ impl ProductHead {
     }
 
     /// Does the policy in force have it?
+    #[inline]
     pub fn is_in_force(&self) -> bool {
         self.incognito.class != Class::Nil
     }
 
     /// The cell of a plan; NIL for one that never got an index of its own.
+    #[inline]
     pub fn cell(&self, plan: PlanIndex) -> Cell {
         self.plans.get(usize::from(plan.get()) - 1).map_or(Cell::NIL, |(_, cell)| *cell)
     }

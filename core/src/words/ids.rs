@@ -7,11 +7,32 @@
 
 use core::fmt;
 use core::hash::Hasher;
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::{Hash128, Hasher128, SipHasher13};
 use thiserror::Error;
 
 /// The longest id, in bytes.
 pub const ID_LEN_MAX: usize = 128;
+
+/// What keeps ids of one name apart: the first byte that is hashed.
+const ACCOUNT: u8 = b'a';
+const ORGANIZATION: u8 = b'o';
+const ARTIFACT: u8 = b'x';
+
+/// The bytes of a UUID's text.
+const UUID_LEN: usize = 36;
+/// Where in it the two digits of each byte stand, when a byte stands before it.
+const UUID_DIGITS: [usize; 16] = [1, 3, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 29, 31, 33, 35];
+/// The digits of each byte.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < all.len() {
+        all[byte] = [digits[byte / 16], digits[byte % 16]];
+        byte += 1;
+    }
+    all
+};
 
 /// Why a text is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -32,13 +53,18 @@ pub fn check_id(text: &str) -> Result<(), BadId> {
     match text.len() {
         0 => Err(BadId::Empty),
         n if n > ID_LEN_MAX => Err(BadId::TooLong(n)),
-        // Most ids, and millions of them a second: looked at many bytes at once.
-        _ if text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~')) => Ok(()),
+        // Most ids, and millions of them a second.
+        _ if is_plain(text) => Ok(()),
         _ => match text.char_indices().find(|(_, c)| c.is_control()) {
             Some((at, _)) => Err(BadId::Control(at)),
             None => Ok(()),
         },
     }
+}
+
+/// Has it only printable characters of ASCII, none of which is a control character? Looked at many bytes at once.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'))
 }
 
 /// The secret under which ids are hashed: one per deployment, in memory only outside the authority's store.
@@ -57,27 +83,66 @@ impl IdKey {
     }
 
     /// The key of an account id, without building an [`AccountId`] first: `id` must have passed [`check_id`].
+    #[inline]
     pub fn account(&self, id: &str) -> AccountKey {
-        AccountKey(self.hash(b'a', id))
+        AccountKey(self.hash(ACCOUNT, id))
     }
 
     /// The key of an organization id.
+    #[inline]
     pub fn organization(&self, id: &str) -> OrganizationKey {
-        OrganizationKey(self.hash(b'o', id))
+        OrganizationKey(self.hash(ORGANIZATION, id))
     }
 
     /// The key of an artifact id.
+    #[inline]
     pub fn artifact(&self, id: &str) -> ArtifactKey {
-        ArtifactKey(self.hash(b'x', id))
+        ArtifactKey(self.hash(ARTIFACT, id))
     }
 
-    // The first byte keeps an account and an organization of one name apart.
+    /// The key of the account whose id is the text of a UUID, in lower case and with hyphens.
+    #[inline]
+    pub fn account_of(&self, uuid: &[u8; 16]) -> AccountKey {
+        AccountKey(self.hash_of(ACCOUNT, uuid))
+    }
+
+    /// The key of the artifact whose id is the text of a UUID, in lower case and with hyphens.
+    #[inline]
+    pub fn artifact_of(&self, uuid: &[u8; 16]) -> ArtifactKey {
+        ArtifactKey(self.hash_of(ARTIFACT, uuid))
+    }
+
+    #[inline]
     fn hash(&self, kind: u8, id: &str) -> [u8; 16] {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
+        let mut hasher = self.hasher();
         hasher.write_u8(kind);
         hasher.write(id.as_bytes());
-        hasher.finish128().as_bytes()
+        bytes(hasher.finish128())
     }
+
+    /// What [`IdKey::hash`] gives for the text of the UUID, a third faster than by way of the text.
+    #[inline]
+    fn hash_of(&self, kind: u8, uuid: &[u8; 16]) -> [u8; 16] {
+        let mut text = [b'-'; 1 + UUID_LEN];
+        text[0] = kind;
+        for (byte, at) in uuid.iter().zip(UUID_DIGITS) {
+            [text[at], text[at + 1]] = HEX[usize::from(*byte)];
+        }
+        bytes(self.hasher().hash(&text))
+    }
+
+    #[inline]
+    fn hasher(&self) -> SipHasher13 {
+        // Not by `new_with_key`, which is a call.
+        let key = u128::from_le_bytes(self.0);
+        SipHasher13::new_with_keys(key as u64, (key >> 64) as u64)
+    }
+}
+
+// Not by `as_bytes`, which is a call.
+#[inline]
+fn bytes(Hash128 { h1, h2 }: Hash128) -> [u8; 16] {
+    (u128::from(h2) << 64 | u128::from(h1)).to_le_bytes()
 }
 
 impl fmt::Debug for IdKey {
@@ -123,11 +188,13 @@ macro_rules! id_and_key {
 
         impl $key {
             /// The key with these bytes.
+            #[inline]
             pub const fn new(bytes: [u8; 16]) -> $key {
                 $key(bytes)
             }
 
             /// Its bytes.
+            #[inline]
             pub const fn bytes(&self) -> &[u8; 16] {
                 &self.0
             }
@@ -160,6 +227,22 @@ mod tests {
         for c in ('\0'..='\u{ff}').chain(['\u{2028}', '\u{10ffff}']) {
             assert_eq!(check_id(&format!("a{c}")).is_err(), c.is_control(), "{c:?}");
         }
+    }
+
+    #[test]
+    fn a_key_is_what_it_always_was() {
+        let key = IdKey::new([7; 16]).account("ada");
+        assert_eq!(format!("{key:?}"), "AccountKey(8c9ed9deea5a77b085c771e9f8ecbb77)");
+    }
+
+    #[test]
+    fn a_uuid_has_the_key_of_its_text() {
+        let key = IdKey::new([7; 16]);
+        let uuid =
+            [0xf8, 0x1d, 0x4f, 0xae, 0x7d, 0xec, 0x11, 0xd0, 0xa7, 0x65, 0, 0xa0, 0xc9, 0x1e, 0x6b, 0xf6];
+        let text = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
+        assert_eq!(key.account_of(&uuid), key.account(text));
+        assert_eq!(key.artifact_of(&uuid), key.artifact(text));
     }
 
     #[test]
