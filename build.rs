@@ -34,6 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         .boxed(rare)
         .extern_path(".consent.v1.IdColumn", "crate::column::IdColumn")
+        .extern_path(".consent.v1.StreamCanTrainResponse", "crate::column::StreamCanTrainResponse")
+        .codec_path("crate::codec::WholeCodec")
         .compile_fds(files)?;
     Builder::new().build_client(false).compile(&[sync_service()]);
     Ok(())

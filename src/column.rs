@@ -4,7 +4,12 @@
 //! makes of a message of empty texts one that needs twelve times its length in memory. Here the texts of a column lie
 //! one after the other. On the wire nothing differs, and a property test holds it to what would be generated.
 
+mod response;
+
+pub use response::StreamCanTrainResponse;
+
 use bytes::{Buf, BufMut, Bytes};
+use consent_core::words::ids::is_plain;
 use prost::DecodeError;
 use prost::encoding::{
     DecodeContext, WireType, bytes as octets, encode_key, encode_varint, encoded_len_varint, key_len,
@@ -55,6 +60,13 @@ impl Texts {
     /// Are there none?
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Do all have 1 to `longest` bytes, and none but printable characters of ASCII? Looked at in one go.
+    pub fn are_plain(&self, longest: usize) -> bool {
+        let mut start = 0;
+        let mut lengths = self.ends.iter().map(|end| end - std::mem::replace(&mut start, *end));
+        lengths.all(|length| (1..=longest).contains(&length)) && is_plain(&self.all)
     }
 
     /// One of them.

@@ -2,7 +2,8 @@
 //!
 //! - [`client`]: for whoever asks: a guard whose ALLOW cannot be used without reading the clock again.
 //! - [`pb`]: generated from `proto/`; it goes no deeper than the conversions.
-//! - [`column`]: a column of ids, which is not generated.
+//! - [`column`]: a column of ids, and the answers in columns, which are not generated.
+//! - [`codec`]: how messages are read from what a connection received.
 //! - [`clock`]: the only file that reads a clock.
 //! - [`status`]: the only map from a [`Refusal`](consent_core::refusal::Refusal) to a gRPC status.
 //! - [`convert`]: between the wire and the core, and the only place where UNSPECIFIED exists.
@@ -20,6 +21,7 @@
 pub mod backoff;
 pub mod client;
 pub mod clock;
+pub mod codec;
 pub mod column;
 pub mod convert;
 pub mod deadline;
@@ -45,7 +47,7 @@ mod unread;
 pub mod pb {
     tonic::include_proto!("consent.v1");
 
-    pub use crate::column::IdColumn;
+    pub use crate::column::{IdColumn, StreamCanTrainResponse};
 }
 
 /// The compiled contract with its comments: what reflection serves.
