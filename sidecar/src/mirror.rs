@@ -151,7 +151,7 @@ impl Mirror {
         let Artifact { id, product, kind, collected_at, is_incognito } = *artifact;
         let asked = Asked::new(account, id, product, kind, collected_at, is_incognito)?;
         let mut decision = [Decision::NOT_READY];
-        let Basis { position, validity } = self.node.decide(None, &asked, &mut decision);
+        let Basis { position, validity } = self.node.decide(None, &[asked][..], &mut decision);
         let [decision] = decision;
         Ok(Answer { decision, position, validity })
     }

@@ -3,14 +3,14 @@
 //! Every column is checked to be as long as the others, once; nothing is copied, and an item costs no allocation. What
 //! a wrong column lacks could only ever deny: there is no item for which a default would allow.
 
-use super::decision::{Questions, allows_any, reason, verdict};
+use super::decision::{Asked, Id, Questions, allows_any, reason, verdict};
 use super::{id, invalid, present, to_duration};
 use crate::column::{IdColumn, Texts};
 use crate::pb;
-use consent_core::decision::{Decision, Question};
+use consent_core::decision::Decision;
 use consent_core::refusal::Refusal;
-use consent_core::words::{IdKey, Position, Span, Timestamp};
-use uuid::Uuid;
+use consent_core::words::ids::ID_LEN_MAX;
+use consent_core::words::{Position, Span, Timestamp};
 
 /// The most questions of one message to a sidecar.
 pub const ITEMS_MAX: usize = 4096;
@@ -102,6 +102,7 @@ impl Ids<'_> {
 
     fn check(&self, field: &str) -> Result<(), Refusal> {
         match self {
+            Ids::Texts(texts) if texts.are_plain(ID_LEN_MAX) => Ok(()),
             Ids::Texts(texts) => (0..).zip(texts.iter()).try_for_each(|(place, text): (usize, _)| {
                 // The field is worded only when it is wrong.
                 id("", text).map(drop).or_else(|_| id(&format!("{field}.texts[{place}]"), text).map(drop))
@@ -110,40 +111,32 @@ impl Ids<'_> {
         }
     }
 
-    /// What `hash` gives for one of them; past the end for the empty text, which is nobody's id.
-    fn key<K>(&self, place: usize, hash: impl Fn(&str) -> K) -> K {
+    /// One of them; past the end the empty text, which is nobody's id.
+    #[inline]
+    fn at(&self, place: usize) -> Id<'_> {
         match self {
-            Ids::Texts(texts) => hash(texts.get(place).unwrap_or("")),
-            Ids::Uuids(uuids) => match uuids.get(place) {
-                Some(uuid) => hash(Uuid::from_bytes(*uuid).hyphenated().encode_lower(&mut [0; 36])),
-                None => hash(""),
-            },
-        }
-    }
-}
-
-impl Columns<'_> {
-    /// How many questions there are.
-    pub fn count(&self) -> usize {
-        self.accounts.len()
-    }
-
-    fn question(&self, place: usize, key: &IdKey) -> Question<'_> {
-        let kind = self.kind_indexes.get(place).copied().unwrap_or(0);
-        Question {
-            account: self.accounts.key(place, |id| key.account(id)),
-            artifact: self.artifacts.key(place, |id| key.artifact(id)),
-            product: self.product,
-            kind: self.kinds.get(usize::from(kind)).map_or("", String::as_str),
-            collected_at: self.collected_at_millis.get(place).map(|millis| Timestamp::from_millis(*millis)),
-            is_incognito: self.incognito.get(place).copied().unwrap_or(false),
+            Ids::Texts(texts) => Id::Text(texts.get(place).unwrap_or("")),
+            Ids::Uuids(uuids) => uuids.get(place).map_or(Id::Text(""), Id::Uuid),
         }
     }
 }
 
 impl Questions for Columns<'_> {
-    fn under(&self, key: &IdKey) -> impl Iterator<Item = Question<'_>> {
-        (0..self.count()).map(|place| self.question(place, key))
+    fn count(&self) -> usize {
+        self.accounts.len()
+    }
+
+    #[inline]
+    fn at(&self, place: usize) -> Asked<'_> {
+        let kind = self.kind_indexes.get(place).copied().unwrap_or(0);
+        Asked {
+            account: self.accounts.at(place),
+            artifact: self.artifacts.at(place),
+            product: self.product,
+            kind: self.kinds.get(usize::from(kind)).map_or("", String::as_str),
+            collected_at: self.collected_at_millis.get(place).map(|millis| Timestamp::from_millis(*millis)),
+            is_incognito: self.incognito.get(place).copied().unwrap_or(false),
+        }
     }
 }
 
@@ -166,6 +159,9 @@ pub fn column_responses(
 mod tests {
     use super::*;
     use crate::convert::decision::asked;
+    use consent_core::decision::Question;
+    use consent_core::words::IdKey;
+    use uuid::Uuid;
 
     const KEY: IdKey = IdKey::new([7; 16]);
     const UUID: &str = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
@@ -267,7 +263,7 @@ mod tests {
     fn what_is_not_there_denies() {
         let request = message();
         let columns = columns(&request, ITEMS_MAX).unwrap();
-        let past = columns.question(3, &KEY);
+        let past = columns.at(3).question(&KEY);
         assert_eq!((past.account, past.artifact), (KEY.account(""), KEY.artifact("")));
         assert_eq!((past.kind, past.collected_at), ("input", None));
     }

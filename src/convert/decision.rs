@@ -9,7 +9,7 @@ use crate::pb;
 use consent_core::decision::{Decision, Question, Reason};
 use consent_core::refusal::Refusal;
 use consent_core::words::ids::{BadId, check_id};
-use consent_core::words::{IdKey, Position, Span, Timestamp};
+use consent_core::words::{AccountKey, ArtifactKey, IdKey, Position, Span, Timestamp};
 use thiserror::Error;
 
 /// The most questions of one batch.
@@ -17,34 +17,58 @@ pub const BATCH_MAX: usize = 1000;
 
 /// Checked questions, in order.
 pub trait Questions {
-    /// They, as a table can look them up whose ids are hashed under this secret.
-    fn under(&self, key: &IdKey) -> impl Iterator<Item = Question<'_>>;
-}
+    /// How many there are.
+    fn count(&self) -> usize;
 
-impl Questions for Asked<'_> {
+    /// One of them; past the end one that is denied.
+    fn at(&self, place: usize) -> Asked<'_>;
+
+    /// They, as a table can look them up whose ids are hashed under this secret.
     fn under(&self, key: &IdKey) -> impl Iterator<Item = Question<'_>> {
-        std::iter::once(self.question(key))
+        (0..self.count()).map(|place| self.at(place).question(key))
     }
 }
 
 impl Questions for [Asked<'_>] {
-    fn under(&self, key: &IdKey) -> impl Iterator<Item = Question<'_>> {
-        self.iter().map(|asked| asked.question(key))
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn at(&self, place: usize) -> Asked<'_> {
+        self.get(place).copied().unwrap_or(Asked::NOTHING)
     }
 }
 
-/// A checked question, its ids still in text.
+/// A checked question, its ids as they came.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
-    account: &'a str,
-    artifact: &'a str,
-    product: &'a str,
-    kind: &'a str,
-    collected_at: Option<Timestamp>,
-    is_incognito: bool,
+    pub(super) account: Id<'a>,
+    pub(super) artifact: Id<'a>,
+    pub(super) product: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) collected_at: Option<Timestamp>,
+    pub(super) is_incognito: bool,
+}
+
+/// A checked id.
+#[derive(Clone, Copy)]
+pub(super) enum Id<'a> {
+    Text(&'a str),
+    /// It stands for its text.
+    Uuid(&'a [u8; 16]),
 }
 
 impl<'a> Asked<'a> {
+    /// Nobody's data. The empty text is no id.
+    const NOTHING: Asked<'static> = Asked {
+        account: Id::Text(""),
+        artifact: Id::Text(""),
+        product: "",
+        kind: "",
+        collected_at: None,
+        is_incognito: false,
+    };
+
     /// Checks a question that came in no message, but from this process.
     pub fn new(
         account: &'a str,
@@ -56,19 +80,38 @@ impl<'a> Asked<'a> {
     ) -> Result<Asked<'a>, BadQuestion> {
         check_id(account).map_err(BadQuestion::Account)?;
         check_id(artifact).map_err(BadQuestion::Artifact)?;
+        let (account, artifact) = (Id::Text(account), Id::Text(artifact));
         Ok(Asked { account, artifact, product, kind, collected_at, is_incognito })
+    }
+
+    /// Whose data it is, under this secret.
+    #[inline]
+    pub fn account(&self, key: &IdKey) -> AccountKey {
+        match self.account {
+            Id::Text(id) => key.account(id),
+            Id::Uuid(uuid) => key.account_of(uuid),
+        }
+    }
+
+    /// The artifact, under this secret.
+    #[inline]
+    pub fn artifact(&self, key: &IdKey) -> ArtifactKey {
+        match self.artifact {
+            Id::Text(id) => key.artifact(id),
+            Id::Uuid(uuid) => key.artifact_of(uuid),
+        }
     }
 
     /// The question as a table can look it up.
     pub fn question(&self, key: &IdKey) -> Question<'a> {
-        Question {
-            account: key.account(self.account),
-            artifact: key.artifact(self.artifact),
-            product: self.product,
-            kind: self.kind,
-            collected_at: self.collected_at,
-            is_incognito: self.is_incognito,
-        }
+        self.with_keys(self.account(key), self.artifact(key))
+    }
+
+    /// The same, where the keys, or what makes the artifact's, are at hand.
+    #[inline]
+    pub fn with_keys<A>(&self, account: AccountKey, artifact: A) -> Question<'a, A> {
+        let Asked { product, kind, collected_at, is_incognito, .. } = *self;
+        Question { account, artifact, product, kind, collected_at, is_incognito }
     }
 }
 

@@ -3,9 +3,9 @@
 //! The answers to a message are decided into memory that the stream keeps, and one message at a time. How a stream
 //! goes on, waits for its reader and ends is `consent::dialogue`'s.
 
-use super::{Decisions, WAIT_DEFAULT};
+use super::service::{Decisions, WAIT_DEFAULT};
 use consent::convert::columns::{ITEMS_MAX, column_responses, columns};
-use consent::convert::decision::min_position;
+use consent::convert::decision::{Questions as _, min_position};
 use consent::deadline::Deadline;
 use consent::dialogue::Answer;
 use consent::pb::{StreamCanTrainRequest, StreamCanTrainResponse};

@@ -3,9 +3,10 @@
 //! A layout is read within [`super::sequenced`]: in the middle of a change its rows may say anything, and then what
 //! was read from it is thrown away.
 
+use super::atomic::AtomicU32;
 use super::encoding::{Held, account_view, held, organization_layer};
 use super::names::Names;
-use super::rows::{Key, Rows};
+use super::rows::{Key, Rows, touch};
 use consent_core::decision::NotReady;
 use consent_core::head::{AccountView, HeadKind, OrganizationLayer, PolicyHead};
 use consent_core::words::{AccountKey, ArtifactKey, OrganizationKey, ProductIndex, Revision};
@@ -13,6 +14,9 @@ use std::sync::Arc;
 
 /// The words of an account's row with two products.
 const ACCOUNT: usize = 5;
+
+/// So many rows are looked up together at most: what is asked of memory for them stays in the nearest cache.
+pub(crate) const TOGETHER: usize = 64;
 
 /// Heads. A clone shares all rows: what is changed in place is changed in both.
 #[derive(Debug, Clone)]
@@ -114,8 +118,21 @@ impl Layout {
         }
     }
 
-    /// Asks memory for what a decision about these will need: see [`Rows::touch`].
-    pub(super) fn touch(&self, account: AccountKey, artifact: ArtifactKey) -> u32 {
-        self.accounts.touch(Key::new(*account.bytes())) ^ self.exclusions.touch(Key::new(*artifact.bytes()))
+    /// Is it certain that no artifact is excluded?
+    pub(super) fn excludes_nothing(&self) -> bool {
+        self.exclusions.is_bare()
     }
+
+    /// Asks memory for what decisions about these will need, of each for [`TOGETHER`] of them: see [`touch`].
+    pub(super) fn touch(&self, accounts: &[AccountKey], artifacts: &[ArtifactKey]) -> u32 {
+        let accounts = accounts.iter().map(|key| self.accounts.home(Key::new(*key.bytes())));
+        let artifacts = artifacts.iter().map(|key| self.exclusions.home(Key::new(*key.bytes())));
+        touch_all(accounts) ^ touch_all(artifacts)
+    }
+}
+
+fn touch_all<'a>(homes: impl Iterator<Item = &'a [AtomicU32]>) -> u32 {
+    let mut found = [&[][..]; TOGETHER];
+    let count = found.iter_mut().zip(homes).map(|(found, home)| *found = home).count();
+    touch(found.get(..count).unwrap_or_default())
 }

@@ -29,6 +29,7 @@ mod state;
 
 pub(crate) use heads::Heads;
 pub(crate) use incoming::Incoming;
+pub(crate) use layout::TOGETHER;
 pub(crate) use sequenced::Unread;
 pub(crate) use state::State;
 

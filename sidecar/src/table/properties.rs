@@ -120,6 +120,8 @@ fn check(heads: Heads, model: &HashMap<HeadKey, Vec<u8>>) -> Result<(), TestCase
     table.install(heads, &place(1, digest), Timestamp::from_millis(1));
     let view = table.read();
     let state = view.state().unwrap();
+    let excludes = model.keys().any(|key| matches!(key, HeadKey::Exclusion(_)));
+    prop_assert!(!(excludes && state.reader().excludes_nothing()));
     for (key, bytes) in model {
         let head = Head::decode(key.kind(), bytes).ok();
         for product in [0, 1, 2, 3, 7, 61].map(ProductIndex) {

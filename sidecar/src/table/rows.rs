@@ -47,6 +47,10 @@ impl Key {
         (self.0 >> 120) as usize
     }
 
+    const fn first_word(self) -> u32 {
+        (self.0 >> 96) as u32
+    }
+
     const fn words(self) -> [u32; KEY] {
         [(self.0 >> 96) as u32, (self.0 >> 64) as u32, (self.0 >> 32) as u32, self.0 as u32]
     }
@@ -121,6 +125,8 @@ impl Place {
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
     shards: Box<[Arc<Shard>]>,
+    /// There is no slot, so there is no row.
+    is_bare: bool,
 }
 
 impl Rows {
@@ -129,7 +135,13 @@ impl Rows {
         let share = rows.div_ceil(SHARDS);
         // Keys are hashes: a shard whose share is larger by chance must not grow while the table is loaded.
         let size = if rows == 0 { Size::NONE } else { Size::of(share + 3 * share.isqrt()) };
-        Rows { shards: (0..SHARDS).map(|_| Arc::new(Shard::new(size, KEY + words))).collect() }
+        let shards = (0..SHARDS).map(|_| Arc::new(Shard::new(size, KEY + words))).collect();
+        Rows { shards, is_bare: size.slots == 0 }
+    }
+
+    /// Is there certainly no row, and none to come without that [`Rows::grow`] makes room for it?
+    pub(super) fn is_bare(&self) -> bool {
+        self.is_bare
     }
 
     /// The row under this key.
@@ -137,10 +149,9 @@ impl Rows {
         self.shard(key)?.find(key)
     }
 
-    /// Asks memory for where the row under this key is, or nearly, without waiting for it. The number means nothing;
-    /// it is there to be used, or nothing would be asked for.
-    pub(super) fn touch(&self, key: Key) -> u32 {
-        self.shard(key).map_or(0, |shard| shard.touch(shard.home(key)))
+    /// Where the row under this key is looked for first, as [`touch`] takes it.
+    pub(super) fn home(&self, key: Key) -> &[AtomicU32] {
+        self.shard(key).map_or(&[], |shard| shard.at_home(key))
     }
 
     /// Where a row of so many words goes; `None` if its shard must grow first.
@@ -150,6 +161,7 @@ impl Rows {
 
     /// Rebuilds the shard of this key with more room, beside the one there is.
     pub(super) fn grow(&mut self, key: Key, words: usize) {
+        self.is_bare = false;
         if let Some(shard) = self.shards.get_mut(key.shard()) {
             *shard = Arc::new(shard.grown(KEY + words));
         }
@@ -182,6 +194,17 @@ impl Rows {
     fn shard(&self, key: Key) -> Option<&Shard> {
         self.shards.get(key.shard()).map(Arc::as_ref)
     }
+}
+
+/// Asks memory for the cache lines at these homes, and for the next two of each: most rows stand so near. It waits
+/// for none of them before it has asked for all; the fewer instructions stand between, the more are on their way at
+/// once. The number means nothing; it is there to be used, or nothing would be asked for.
+pub(super) fn touch(homes: &[&[AtomicU32]]) -> u32 {
+    const LINE: usize = 16;
+    homes.iter().fold(0, |sum, words| {
+        let line = |at: usize| words.get(at * LINE).map_or(0, |word| word.load(Ordering::Relaxed));
+        sum ^ line(0) ^ line(1) ^ line(2)
+    })
 }
 
 /// How many slots a shard has.
@@ -277,6 +300,11 @@ impl Shard {
         for segment in self.segments.get(home / SEGMENT..)? {
             for words in segment.get(first..)?.chunks_exact(self.width) {
                 let row = Row(words);
+                // Nearly all of those that are passed by are told by their first word.
+                let first = row.0.first().map_or(0, |word| word.load(Ordering::Relaxed));
+                if first != 0 && first < key.first_word() {
+                    continue;
+                }
                 let found = row.key();
                 if found >= key {
                     return (found == key && row.is_taken()).then_some(row);
@@ -290,13 +318,11 @@ impl Shard {
         None
     }
 
-    /// The cache line of a slot, and the next two: most rows stand so near to their homes.
-    fn touch(&self, home: usize) -> u32 {
-        const LINE: usize = 16;
-        let Some(segment) = self.segments.get(home / SEGMENT) else { return 0 };
-        let first = home % SEGMENT * self.width;
-        let line = |at: usize| segment.get(first + at * LINE).map_or(0, |word| word.load(Ordering::Relaxed));
-        line(0) ^ line(1) ^ line(2)
+    /// The words of its segment from the home of a key on.
+    fn at_home(&self, key: Key) -> &[AtomicU32] {
+        let home = self.home(key);
+        let segment = self.segments.get(home / SEGMENT);
+        segment.and_then(|segment| segment.get(home % SEGMENT * self.width..)).unwrap_or(&[])
     }
 
     fn place(&self, key: Key, width: usize) -> Option<Place> {

@@ -57,26 +57,35 @@ impl<T> Reader<'_, T> {
     /// meanwhile.
     pub(super) fn read<R>(&mut self, mut read: impl FnMut(&T) -> R) -> Result<R, Unread> {
         for tries in 1..=TRIES_MAX {
-            let before = self.of.sequence.load(Ordering::Acquire);
-            if before == RETIRED {
-                return Err(Unread::Retired);
-            }
-            if before.is_multiple_of(2) {
-                let replaced = self.of.replaced.load(Ordering::Relaxed);
-                let value = self.value.take().filter(|(of, _)| *of == replaced);
-                let (_, value) = self.value.insert(value.unwrap_or_else(|| (replaced, self.of.value.load())));
-                let result = read(value);
-                // No load of `read` may come after the load that judges it.
-                fence(Ordering::Acquire);
-                if self.of.sequence.load(Ordering::Relaxed) == before {
-                    return Ok(result);
-                }
-                // The value and its number may be of two replacements.
-                self.value = None;
+            if let Some(result) = self.glance(&mut read)? {
+                return Ok(result);
             }
             pause(tries);
         }
         Err(Unread::Busy)
+    }
+
+    /// The same, or `None` where the value changed meanwhile, or is changing: `read` is called once at most.
+    pub(super) fn glance<R>(&mut self, read: impl FnOnce(&T) -> R) -> Result<Option<R>, Unread> {
+        let before = self.of.sequence.load(Ordering::Acquire);
+        if before == RETIRED {
+            return Err(Unread::Retired);
+        }
+        if !before.is_multiple_of(2) {
+            return Ok(None);
+        }
+        let replaced = self.of.replaced.load(Ordering::Relaxed);
+        let value = self.value.take().filter(|(of, _)| *of == replaced);
+        let (_, value) = self.value.insert(value.unwrap_or_else(|| (replaced, self.of.value.load())));
+        let result = read(value);
+        // No load of `read` may come after the load that judges it.
+        fence(Ordering::Acquire);
+        if self.of.sequence.load(Ordering::Relaxed) == before {
+            return Ok(Some(result));
+        }
+        // The value and its number may be of two replacements.
+        self.value = None;
+        Ok(None)
     }
 }
 

@@ -95,13 +95,22 @@ impl Reader<'_> {
         self.layout.read(|layout| read(&Seen { layout, state }))
     }
 
+    /// The same, for what takes longer and so may be interrupted over and over: `read` is called once, and `None` is
+    /// given where the table changed meanwhile.
+    pub(crate) fn glance<R>(&mut self, read: impl FnOnce(&Seen<'_>) -> R) -> Result<Option<R>, Unread> {
+        let state = self.state;
+        self.layout.glance(|layout| read(&Seen { layout, state }))
+    }
+
+    /// Is no artifact excluded, for now? Only what is read at the moment of an answer counts for it.
+    pub(crate) fn excludes_nothing(&mut self) -> bool {
+        self.layout.glance(Layout::excludes_nothing).is_ok_and(|nothing| nothing == Some(true))
+    }
+
     /// Asks memory for what decisions about these will need, all at once instead of one after the other.
-    pub(crate) fn touch(&mut self, keys: impl Iterator<Item = (AccountKey, ArtifactKey)> + Clone) {
-        let touch = |layout: &Layout| {
-            keys.clone().fold(0, |sum, (account, artifact)| sum ^ layout.touch(account, artifact))
-        };
+    pub(crate) fn touch(&mut self, accounts: &[AccountKey], artifacts: &[ArtifactKey]) {
         // Whoever reads next hears why nothing is read.
-        let _ = black_box(self.layout.read(touch));
+        let _ = black_box(self.layout.glance(|layout| layout.touch(accounts, artifacts)));
     }
 }
 
@@ -128,6 +137,10 @@ impl decision::Heads for Seen<'_> {
         product: ProductIndex,
     ) -> Result<Option<OrganizationLayer>, NotReady> {
         self.layout.organization(key, product)
+    }
+
+    fn excludes_nothing(&self) -> bool {
+        self.layout.excludes_nothing()
     }
 
     fn is_excluded(&self, key: ArtifactKey) -> Result<bool, NotReady> {
