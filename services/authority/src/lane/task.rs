@@ -174,3 +174,48 @@ impl Queued {
         let _gone = self.answer.send(outcome);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::Write;
+    use crate::store::RequestName;
+    use consent_core::command::Command;
+    use consent_core::words::IdKey;
+    use tokio::sync::oneshot;
+    use uuid::Uuid;
+
+    fn queued() -> Queued {
+        let artifact = IdKey::new([7; 16]).artifact("chat-1");
+        let write = Write {
+            request: RequestName { caller: "local".to_owned(), request_id: Uuid::from_u128(1) },
+            command: Command::ExcludeArtifact { artifact },
+            ids: Vec::new(),
+            actor: "ada".to_owned(),
+            channel: 1,
+            notice: String::new(),
+            document: None,
+        };
+        let (answer, _) = oneshot::channel();
+        Queued { write, queued_at: clock::now(), in_doubt: false, answer }
+    }
+
+    // One thread, as in a container with one processor: there whoever is woken is the next to run.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn who_comes_together_is_written_together() {
+        let together = tokio::spawn(async {
+            let (to_opt_outs, opt_outs) = mpsc::channel(8);
+            let (to_others, others) = mpsc::channel(8);
+            let mut queues = Queues { opt_outs, others };
+            let lane = tokio::spawn(async move { queues.next().await.map(|batch| batch.len()) });
+            // It waits for the first by now.
+            tokio::task::yield_now().await;
+            for queue in [&to_opt_outs, &to_others, &to_opt_outs, &to_others] {
+                let queue = queue.clone();
+                tokio::spawn(async move { queue.send(queued()).await.is_ok() });
+            }
+            lane.await.unwrap()
+        });
+        assert_eq!(together.await.unwrap(), Some(4));
+    }
+}
