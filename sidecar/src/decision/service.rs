@@ -73,11 +73,14 @@ impl DecisionService for Decisions {
         &self,
         request: Request<CanTrainRequest>,
     ) -> Result<Response<CanTrainResponse>, Status> {
-        let deadline = patience(&request);
-        let request = request.into_inner();
-        let asked = asked(&request).map_err(status)?;
-        let floor = min_position(request.min_position.as_ref()).map_err(status)?;
-        self.wait_for(floor, deadline).await;
+        let question = request.get_ref();
+        let asked = asked(question).map_err(status)?;
+        let floor = min_position(question.min_position.as_ref()).map_err(status)?;
+        if floor.is_some() {
+            // Few calls name a position. The others pay neither for its deadline nor for the room that the wait would
+            // take in each of them.
+            Box::pin(self.wait_for(floor, patience(&request))).await;
+        }
         let mut answer = [Decision::NOT_READY];
         let basis = self.node.decide(floor, &[asked][..], &mut answer);
         let [answer] = answer;
