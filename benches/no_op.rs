@@ -65,9 +65,14 @@ async fn run(socket: &Path) -> anyhow::Result<()> {
     routes.add_service(health);
     add_reflection(&mut routes, &[decision_service_server::SERVICE_NAME])?;
     let routes = routes.routes();
-    let over_tcp =
-        bulk_server().add_routes(routes.clone()).serve_with_incoming(Bounded::new(tcp, CONNECTIONS_MAX));
-    let over_unix = bulk_server().add_routes(routes).serve_with_incoming(Bounded::new(unix, CONNECTIONS_MAX));
+    // A sidecar's connections can all be told to end, so each of them listens for that. Here nobody says it.
+    let never = || std::future::pending();
+    let over_tcp = bulk_server()
+        .add_routes(routes.clone())
+        .serve_with_incoming_shutdown(Bounded::new(tcp, CONNECTIONS_MAX), never());
+    let over_unix = bulk_server()
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(Bounded::new(unix, CONNECTIONS_MAX), never());
     let servers = [tokio::spawn(over_tcp), tokio::spawn(over_unix)];
     tracing::info!(%address, "listening");
     for server in servers {
