@@ -19,6 +19,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
+/// After so long a batch is not waited for to become larger: on a busy machine a turn takes long, and brings one write.
+const GATHERING: Span = Span::from_millis(2);
 /// How long a write is tried, from when it was queued. One attempt is always made.
 const PATIENCE: Span = Span::from_millis(5_000);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -45,12 +47,14 @@ impl Queues {
         };
         let mut batch = vec![first];
         // Callers who were answered together come back together, and the first of them need not be a batch of its own,
-        // whose commit all others would wait for. A turn is over as soon as nobody else has anything to do: it costs a
-        // lone caller nothing. Each one but the last brings a write, so there are never many.
-        loop {
-            let before = self.waiting();
+        // whose commit all others would wait for. A turn is over as soon as others have had theirs, and one that
+        // brings nothing is the last.
+        let began = clock::now();
+        let mut waiting = self.waiting();
+        while batch.len() + waiting < BATCH_MAX && clock::now().longest_since(began) < GATHERING {
             tokio::task::yield_now().await;
-            if self.waiting() == before || batch.len() + before >= BATCH_MAX {
+            let before = std::mem::replace(&mut waiting, self.waiting());
+            if waiting == before {
                 break;
             }
         }
@@ -217,5 +221,25 @@ mod tests {
             lane.await.unwrap()
         });
         assert_eq!(together.await.unwrap(), Some(4));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn on_a_busy_machine_a_batch_does_not_wait_until_it_is_full() {
+        let gathered = tokio::spawn(async {
+            let (to_opt_outs, opt_outs) = mpsc::channel(BATCH_MAX);
+            let (_to_others, others) = mpsc::channel(1);
+            let mut queues = Queues { opt_outs, others };
+            tokio::spawn(async move {
+                while to_opt_outs.send(queued()).await.is_ok() {
+                    // What others do in each turn.
+                    let busy_until = clock::now().after(Span::from_millis(1));
+                    while clock::now().raw < busy_until.raw {}
+                    tokio::task::yield_now().await;
+                }
+            });
+            queues.next().await.map(|batch| batch.len())
+        });
+        let gathered = gathered.await.unwrap().unwrap();
+        assert!(gathered < BATCH_MAX / 8, "{gathered} of {BATCH_MAX}");
     }
 }
