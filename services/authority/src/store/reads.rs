@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 const HEAD: &str = concat!("SELECT ", head_columns!(), from_here!());
 
-// Both sides are bounded: no planner tells that the one bound holds for the other, and a join in the order of revisions
+// All sides are bounded, here and in [`LEDGER`]: no planner infers that the one bound holds for the other, and a join in the order of revisions
 // would then read the whole ledger up to it.
 const FEED: &str = concat!(
     "SELECT f.*",
@@ -61,8 +61,8 @@ const LEDGER: &str = concat!(
        a.subject, a.id, o.subject AS o_subject, o.id AS o_id",
     from_here!(),
     "LEFT JOIN (SELECT rev, event, chain FROM ledger WHERE rev > $1 ORDER BY rev LIMIT $2) l ON true
-     LEFT JOIN evidence e ON e.rev = l.rev
-     LEFT JOIN feed f ON f.rev = l.rev
+     LEFT JOIN evidence e ON e.rev = l.rev AND e.rev > $1
+     LEFT JOIN feed f ON f.rev = l.rev AND f.rev > $1
      LEFT JOIN subject a ON a.kind = f.kind AND a.key = f.key
      LEFT JOIN subject o ON o.kind = 2 AND o.key = f.organization
      ORDER BY l.rev"
