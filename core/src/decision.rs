@@ -57,7 +57,7 @@ pub struct Question<'a, A = ArtifactKey> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotReady;
 
-/// Heads at one revision. Whoever implements it sees to it that one answer, or batch, reads one state.
+/// Heads at one revision. Whoever implements it sees to it that one answer reads one state.
 pub trait Heads {
     /// `at(R)` of the revision `R` that the heads are of.
     fn recorded_at(&self) -> Timestamp;

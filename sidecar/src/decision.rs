@@ -12,12 +12,12 @@ mod tests;
 pub(crate) use service::Decisions;
 
 use crate::node::Node;
-use crate::table::{State, TOGETHER, Unread, View};
+use crate::table::{Reader, State, TOGETHER, Unread, View};
 use consent::clock;
-use consent::convert::decision::Questions;
+use consent::convert::decision::{Asked, Questions};
 use consent_core::confirm::{Lease, Validity};
 use consent_core::decision::{Decider, Decision};
-use consent_core::words::{AccountKey, ArtifactKey, Moment, Position, Span, Timestamp};
+use consent_core::words::{AccountKey, ArtifactKey, IdKey, Moment, Position, Span, Timestamp};
 
 /// What answers rest on.
 #[derive(Debug, Clone, Copy)]
@@ -115,46 +115,55 @@ fn decide_all(
     answers: &mut [Decision],
 ) -> Result<Option<Position>, Unread> {
     let mut reader = state.reader();
-    let key = state.id_key();
     if let [answer] = &mut *answers {
-        let asked = asked.at(0);
+        let (asked, key) = (asked.at(0), state.id_key());
         let question = asked.with_keys(asked.account(key), || asked.artifact(key));
         let exact;
         (*answer, exact) =
             reader.read(|seen| (Decider::new(seen, wall).decide(&question), seen.position()))?;
         return Ok(Some(exact));
     }
-    let mut accounts = [AccountKey::new([0; 16]); TOGETHER];
-    let mut artifacts = [ArtifactKey::new([0; 16]); TOGETHER];
     for (first, answers) in (0..).step_by(TOGETHER).zip(answers.chunks_mut(TOGETHER)) {
-        let accounts = &mut accounts[..answers.len()];
-        let artifacts = if reader.excludes_nothing() { &mut [] } else { &mut artifacts[..answers.len()] };
-        (first..).zip(&mut *accounts).for_each(|(place, account)| *account = asked.at(place).account(key));
-        (first..)
-            .zip(&mut *artifacts)
-            .for_each(|(place, artifact)| *artifact = asked.at(place).artifact(key));
-        // What their rows wait for in memory they wait for together.
-        reader.touch(accounts, artifacts);
-        let question = |(nth, account): (usize, &AccountKey)| {
-            let (asked, artifact) = (asked.at(first + nth), artifacts.get(nth).copied());
-            asked.with_keys(*account, move || artifact.unwrap_or_else(|| asked.artifact(key)))
-        };
-        let questions = || accounts.iter().enumerate().map(question);
-        let decided = reader.glance(|seen| {
-            let mut decider = Decider::new(seen, wall);
-            answers
-                .iter_mut()
-                .zip(questions())
-                .for_each(|(answer, question)| *answer = decider.decide(&question));
-        })?;
-        // Where the table changes faster than that, each by itself.
-        if decided.is_none() {
-            for (answer, question) in answers.iter_mut().zip(questions()) {
-                *answer = reader.read(|seen| Decider::new(seen, wall).decide(&question))?;
-            }
-        }
+        decide_group(&mut reader, state.id_key(), wall, |nth| asked.at(first + nth), answers)?;
     }
     Ok(None)
+}
+
+/// Decides some together, from one moment: what their rows wait for in memory they wait for together. Where the table
+/// changes faster than that, each is decided by itself.
+fn decide_group<'a>(
+    reader: &mut Reader<'_>,
+    key: &IdKey,
+    wall: Timestamp,
+    asked: impl Fn(usize) -> Asked<'a>,
+    answers: &mut [Decision],
+) -> Result<(), Unread> {
+    let mut accounts = [AccountKey::new([0; 16]); TOGETHER];
+    let mut artifacts = [ArtifactKey::new([0; 16]); TOGETHER];
+    let accounts = &mut accounts[..answers.len()];
+    // Whether that is still so is looked at again with the heads: an artifact's key is then made after all.
+    let artifacts = if reader.excludes_nothing() { &mut [] } else { &mut artifacts[..answers.len()] };
+    (0..).zip(&mut *accounts).for_each(|(nth, account)| *account = asked(nth).account(key));
+    (0..).zip(&mut *artifacts).for_each(|(nth, artifact)| *artifact = asked(nth).artifact(key));
+    reader.touch(accounts, artifacts);
+    let question = |(nth, account): (usize, &AccountKey)| {
+        let (asked, artifact) = (asked(nth), artifacts.get(nth).copied());
+        asked.with_keys(*account, move || artifact.unwrap_or_else(|| asked.artifact(key)))
+    };
+    let questions = || accounts.iter().enumerate().map(question);
+    let decided = reader.glance(|seen| {
+        let mut decider = Decider::new(seen, wall);
+        answers
+            .iter_mut()
+            .zip(questions())
+            .for_each(|(answer, question)| *answer = decider.decide(&question));
+    })?;
+    if decided.is_none() {
+        for (answer, question) in answers.iter_mut().zip(questions()) {
+            *answer = reader.read(|seen| Decider::new(seen, wall).decide(&question))?;
+        }
+    }
+    Ok(())
 }
 
 /// Is `position` at or past `floor`? Revisions of two epochs cannot be compared: no.

@@ -2,7 +2,7 @@
 
 use consent_core::command::Command;
 use consent_core::decision::Reason::{self, *};
-use consent_core::decision::{Decision, Question, decide};
+use consent_core::decision::{Decider, Decision, Question, decide};
 use consent_core::event::Event;
 use consent_core::head::{AccountHead, HeadKey, HeadKind};
 use consent_core::ledger::State;
@@ -147,6 +147,29 @@ fn what_the_policy_does_not_know() {
     let nobody = Question { account: account("bob"), ..about("chat", "input", 8_000) };
     assert_eq!(ledger.ask(nobody).reason, UnknownAccount);
     assert_eq!(Ledger::empty().ask(nobody).reason, UnknownAccount);
+}
+
+#[test]
+fn what_was_looked_up_for_one_question_counts_for_no_other() {
+    let (open, shut) = MISTRAL.split_at(MISTRAL.find("[product.ai_studio]").unwrap());
+    let shut = shut.replace("kind.output = \"trainable\"", "kind.output = \"never\"");
+    let mut ledger = Ledger::under(&format!("{open}{shut}"));
+    ledger.at(2_000).plan(member("ada"), "le_chat", Some("free"));
+    ledger.plan(member("ada"), "ai_studio", Some("experiment"));
+    let now = Timestamp::from_millis(60_000);
+    let mut decider = Decider::new(&ledger.state, now);
+    let products = ["le_chat", "ai_studio", "le_chat", "no_such", "le_chat", "ai_studio"];
+    for (product, is_incognito) in
+        products.into_iter().flat_map(|product| [(product, false), (product, true)])
+    {
+        for kind in ["output", "output", "input", "no_such", "related", "output"] {
+            let question = Question { is_incognito, ..about(product, kind, 10_000) };
+            let alone = decide(&ledger.state, &question, now);
+            assert_eq!(decider.decide(&question), alone, "{product} {kind}, incognito: {is_incognito}");
+        }
+    }
+    let question = |product| ledger.ask(about(product, "output", 10_000)).reason;
+    assert_eq!(["le_chat", "ai_studio"].map(question), [PlanDefaultIn, KindNotTrainable]);
 }
 
 #[test]

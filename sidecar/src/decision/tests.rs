@@ -5,16 +5,19 @@ use crate::table::{Heads, Incoming};
 use consent::convert::decision::{Asked, asked};
 use consent::pb;
 use consent_core::chain::{Chain, Link};
+use consent_core::command::Command;
 use consent_core::confirm::{Frame, Place};
 use consent_core::decision::Reason;
 use consent_core::digest::Digest;
 use consent_core::head::{AccountHead, Head, HeadKey};
-use consent_core::ledger::HeadRecord;
-use consent_core::words::{Epoch, IdKey, Incarnation, Revision};
+use consent_core::ledger::{HeadRecord, State as Ledger};
+use consent_core::policy::PolicyFile;
+use consent_core::words::{Epoch, Incarnation, Name, Party, Revision};
 use std::cell::Cell;
 use std::sync::Arc;
 
 pub(super) const EPOCH: Epoch = Epoch::new([1; 16]);
+const SECRET: IdKey = IdKey::new([3; 16]);
 const HOLD: Span = Span::from_millis(50);
 
 pub(super) fn position(epoch: Epoch, revision: u64) -> Position {
@@ -38,7 +41,7 @@ fn node_at(revision: u64, lease: Option<Lease>) -> Arc<Node> {
     let node = Node::new(Incarnation::new([2; 16]));
     let Position { epoch, revision } = position(EPOCH, revision);
     let place = Place { epoch, revision, chain: Chain::EMPTY, digest: Digest::EMPTY };
-    node.table.install(Heads::new(IdKey::new([3; 16])), &place, Timestamp::from_millis(0));
+    node.table.install(Heads::new(SECRET), &place, Timestamp::from_millis(0));
     node.publish(lease);
     Arc::new(node)
 }
@@ -120,10 +123,9 @@ fn it_decides_only_under_a_lease_of_the_table_s_epoch() {
 #[test]
 fn deciding_allocates_nothing() {
     let node = node(lease(EPOCH, 5000));
-    let secret = IdKey::new([3; 16]);
-    let (mut heads, Position { epoch, revision }) = (Heads::new(secret), position(EPOCH, 1));
+    let (mut heads, Position { epoch, revision }) = (Heads::new(SECRET), position(EPOCH, 1));
     let bytes = Head::Account(AccountHead::Erased { rev: revision }).encode();
-    let record = HeadRecord { key: HeadKey::Account(secret.account("account-0")), bytes };
+    let record = HeadRecord { key: HeadKey::Account(SECRET.account("account-0")), bytes };
     heads.put_if_newer(record.key, &record.bytes, revision).unwrap();
     let place = Place { epoch, revision, chain: Chain::EMPTY, digest: heads.digest() };
     node.table.install(heads, &place, Timestamp::from_millis(1));
@@ -204,12 +206,16 @@ fn an_answer_counts_from_before_its_heads_were_read() {
     assert_eq!((reason, basis.valid_for(), pauses.get()), (Reason::Stale, Span::ZERO, 2));
 }
 
-/// The next revision of the node's table: Ada comes, and is erased.
-fn apply(node: &Node, number: u64) {
+/// Ada, who comes with this revision and is erased.
+fn erased(number: u64) -> HeadRecord {
+    let head = Head::Account(AccountHead::Erased { rev: Revision::new(number).unwrap() });
+    HeadRecord { key: HeadKey::Account(SECRET.account("ada")), bytes: head.encode() }
+}
+
+/// The next revision of the node's table.
+fn apply(node: &Node, number: u64, changed: &HeadRecord) {
     let revision = Revision::new(number).unwrap();
-    let head = Head::Account(AccountHead::Erased { rev: revision });
-    let key = HeadKey::Account(IdKey::new([3; 16]).account("ada"));
-    let head = || Incoming::read(HeadRecord { key, bytes: head.encode() }, revision).unwrap();
+    let head = || Incoming::read(changed.clone(), revision).unwrap();
     let (link, chain) = (Link::new([0; 32]), Chain::EMPTY);
     let frame = |digest| Frame { epoch: EPOCH, revision, link, chain, digest };
     let at = Timestamp::from_millis(1);
@@ -226,7 +232,7 @@ fn an_answer_says_what_state_it_was_decided_from() {
     let is_over = Cell::new(false);
     let wall = || {
         if !is_over.replace(true) {
-            apply(&node, 2);
+            apply(&node, 2, &erased(2));
         }
         clock::wall()
     };
@@ -235,22 +241,24 @@ fn an_answer_says_what_state_it_was_decided_from() {
     assert_eq!((after, basis.position), (Reason::UnknownProduct, Some(position(EPOCH, 2))));
 }
 
-/// Two questions about one account. The table changes when they are looked at for the fourth time: between the first
-/// and the second decision.
-struct Changing<'a> {
+/// Two questions about one artifact. When they are looked at for the second time their keys are made; for the fourth
+/// time, the first is decided and the second is not. The table changes at one of these looks.
+struct Changing<'a, F> {
     asked: Asked<'a>,
     looks: Cell<u32>,
-    node: &'a Node,
+    changes_at: u32,
+    change: F,
 }
 
-impl Questions for Changing<'_> {
+impl<F: Fn()> Questions for Changing<'_, F> {
     fn count(&self) -> usize {
         2
     }
 
     fn at(&self, _: usize) -> Asked<'_> {
-        if self.looks.replace(self.looks.get() + 1) == 3 {
-            apply(self.node, 2);
+        self.looks.set(self.looks.get() + 1);
+        if self.looks.get() == self.changes_at {
+            (self.change)();
         }
         self.asked
     }
@@ -260,14 +268,65 @@ impl Questions for Changing<'_> {
 fn what_changes_while_some_are_decided_is_decided_again() {
     let node = node_at(1, lease(EPOCH, 5000));
     let request = request("ada");
-    let asked = Changing { asked: asked(&request).unwrap(), looks: Cell::new(0), node: &node };
+    let change = || apply(&node, 2, &erased(2));
+    let asked = Changing { asked: asked(&request).unwrap(), looks: Cell::new(0), changes_at: 4, change };
+    let (reasons, basis) = answer_both(&node, &asked);
+    // Neither is from before the change, of which half of them knew nothing.
+    assert_eq!(reasons, [Reason::UnknownProduct; 2]);
+    assert_eq!(basis.position, Some(position(EPOCH, 1)));
+}
+
+fn answer_both(node: &Node, asked: &impl Questions) -> ([Reason; 2], Basis) {
     let readings =
         Played { now: || at(1000), wall: clock::wall, lease: || node.lease(), table: || node.table.read() };
     let mut answers = [Decision::NOT_READY; 2];
-    let basis = decide(&readings, None, &asked, &mut answers);
-    // Neither is from before the change, of which half of them knew nothing.
-    assert_eq!(answers.map(|answer| answer.reason), [Reason::UnknownProduct; 2]);
-    assert_eq!(basis.position, Some(position(EPOCH, 1)));
+    let basis = decide(&readings, None, asked, &mut answers);
+    (answers.map(|answer| answer.reason), basis)
+}
+
+/// What Ada's data may be trained on by, and then the first exclusion that there ever was: of `chat-1`.
+fn heads_until_an_exclusion() -> Vec<HeadRecord> {
+    let file = PolicyFile::parse(include_str!("../../../policies/mistral.toml")).unwrap();
+    let (party, product) = (Party::Account(SECRET.account("ada")), Name::new("le_chat").unwrap());
+    let plan = Some(Name::new("free").unwrap());
+    let commands = [
+        Command::PublishPolicy { file: Box::new(file), expected: None },
+        Command::SetPlan { party, product, plan, expected: None },
+        Command::ExcludeArtifact { artifact: SECRET.artifact("chat-1") },
+    ];
+    let mut state = Ledger::empty();
+    let mut records = Vec::new();
+    for command in &commands {
+        for event in &state.decide(command).unwrap() {
+            let revision = state.revision().next().unwrap();
+            records.push(state.apply(event, revision, Timestamp::from_millis(1)).unwrap().record());
+        }
+    }
+    records
+}
+
+#[test]
+fn the_first_exclusion_is_missed_by_nobody_whose_key_was_not_made() {
+    let mut records = heads_until_an_exclusion();
+    let exclusion = records.pop().unwrap();
+    let last = records.len() as u64;
+    let mut request = request("ada");
+    request.artifact = request.artifact.map(|artifact| pb::Artifact {
+        product: "le_chat".to_owned(),
+        kind: "input".to_owned(),
+        collected_at: Some(consent::convert::to_timestamp(Timestamp::from_millis(60_000))),
+        ..artifact
+    });
+    let excluded_at = |changes_at| {
+        let node = node(lease(EPOCH, 5000));
+        records.iter().zip(1..).for_each(|(record, number)| apply(&node, number, record));
+        let change = || apply(&node, last + 1, &exclusion);
+        let asked = Changing { asked: asked(&request).unwrap(), looks: Cell::new(0), changes_at, change };
+        answer_both(&node, &asked).0
+    };
+    // Never; after it was looked whether there is any; and in the middle of deciding.
+    assert_eq!(excluded_at(u32::MAX), [Reason::PlanDefaultIn; 2]);
+    assert_eq!([2, 4].map(excluded_at), [[Reason::ArtifactExcluded; 2]; 2]);
 }
 
 #[test]

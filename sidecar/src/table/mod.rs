@@ -31,7 +31,7 @@ pub(crate) use heads::Heads;
 pub(crate) use incoming::Incoming;
 pub(crate) use layout::TOGETHER;
 pub(crate) use sequenced::Unread;
-pub(crate) use state::State;
+pub(crate) use state::{Reader, State};
 
 use arc_swap::{ArcSwapOption, Guard};
 use atomic::Ordering;

@@ -82,7 +82,7 @@ impl State {
     }
 }
 
-/// Reads the table at one moment after the other: one for each item of a batch.
+/// Reads the table at one moment after the other: one for a group of questions, or for each where it changes too fast.
 pub(crate) struct Reader<'a> {
     layout: sequenced::Reader<'a, Layout>,
     state: &'a State,
