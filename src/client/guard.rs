@@ -1,9 +1,9 @@
 //! The guard: asks until there is an answer that counts, for as long as its caller has time.
 //!
-//! Its bounds: so many questions at once, beyond which a caller is denied at once instead of waiting unseen; so many
-//! batches of one caller at once; so many tries of one question ([`Patience`]); so many connections ([`Pool`]). What may pass is asked again: STALE,
-//! NOT_READY, an ALLOW that was over when it came, UNAVAILABLE, RESOURCE_EXHAUSTED, a lost connection. A question
-//! writes nothing, so asking it again is always safe.
+//! Its bounds: so many calls at once, beyond which a caller is denied at once instead of waiting unseen; so many
+//! batches of one caller at once; so many tries of one question ([`Patience`]); so many connections ([`Pool`]). What
+//! may pass is asked again: STALE, NOT_READY, an ALLOW that was over when it came, UNAVAILABLE, RESOURCE_EXHAUSTED, a
+//! lost connection. A question writes nothing, so asking it again is always safe.
 
 use super::answer::{Allow, Answer, Deny, Permit};
 use super::endpoint::Endpoint;
@@ -31,7 +31,8 @@ use tonic_types::StatusExt;
 /// The most connections of one guard.
 const CONNECTIONS_MAX: usize = 16;
 
-/// So many batches of one call are asked at once: enough for each thread of a sidecar to have one. The others wait here.
+/// So many batches of one caller are asked at once: enough for each thread of a sidecar to have one. The others wait
+/// here.
 const BATCHES_AT_ONCE: usize = 4;
 
 /// How much a guard may take up.
@@ -40,8 +41,7 @@ pub struct Limits {
     /// Connections, 1 to 16; a further one is opened when all are busy. One leaves the server idle half of the time
     /// under many callers, and four do not.
     pub connections: usize,
-    /// Questions asked at once, [`Guard::can_train_all`] counting as one; a further one is denied at once. A server takes 256 on each
-    /// connection.
+    /// Questions and batches asked at once; a further caller is denied at once. A server takes 256 on each connection.
     pub in_flight: usize,
 }
 
@@ -148,12 +148,19 @@ impl Guard {
         }
     }
 
-    /// Asks about any number of artifacts, 1000 in one batch and four batches at once, and gives an answer for each, in
+    /// Asks about any number of artifacts, 1000 in one batch and up to four batches at once, and gives an answer for each, in
     /// order. What may pass is asked again, that alone. A question that is wrong is denied alone, naming the field.
     pub async fn can_train_all(&self, questions: &[Question], within: Span) -> Vec<Answer> {
-        let Ok(_seat) = self.seats.try_acquire() else {
+        let Ok(seat) = self.seats.try_acquire() else {
             return questions.iter().map(|_| Answer::Deny(busy())).collect();
         };
+        // One is enough to go on with; more of them while nobody else needs them.
+        let mut seats = vec![seat];
+        while seats.len() < BATCHES_AT_ONCE.min(questions.len().div_ceil(BATCH_MAX))
+            && let Ok(another) = self.seats.try_acquire()
+        {
+            seats.push(another);
+        }
         let mut patience = Patience::new(within);
         // Whoever is not answered in time stays so.
         let mut answers: Vec<Answer> = questions.iter().map(|_| Answer::Deny(too_late())).collect();
@@ -171,7 +178,7 @@ impl Guard {
             let batches = open.chunks(BATCH_MAX);
             let batches: Vec<_> =
                 batches.map(|indices| self.try_some(questions, indices, patience.deadline)).collect();
-            let mut batches = stream::iter(batches).buffered(BATCHES_AT_ONCE);
+            let mut batches = stream::iter(batches).buffered(seats.len());
             while let Some((indices, outcome)) = batches.next().await {
                 let outcomes = match outcome {
                     Ok(outcomes) => outcomes,
