@@ -2,15 +2,16 @@
 //! same bytes.
 //!
 //! Sidecars are played: each has a connection and a stream of its own, says hello from where the ledger stands, and
-//! then only reads. They read the broadcast in the same way. RECORDED is the stamp of the ledger, which is before the commit; the
-//! broadcast has no ledger, and is stamped when it is asked for. Both stamps are in milliseconds, rounded down.
+//! then only reads. They read the broadcast in the same way. RECORDED is the stamp of the ledger, which is before the
+//! commit; the broadcast has no ledger, and is stamped when it is asked for. Both stamps are in milliseconds, rounded
+//! down.
 
 use crate::bare::{self, TRIGGER};
 use crate::bench::{Bench, Goal, number};
 use crate::ledger::{Ledgers, Strangers};
 use crate::played::{Stream, hello, place};
 use crate::raw;
-use crate::replica::Replica;
+use crate::replica::{Replica, millis};
 use crate::slices::{Spread, in_turn};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -53,8 +54,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         for _ in 0..changes {
             let receipt = writer.opt_out(strangers.next()).await?;
             sidecars.all_heard().await?;
-            let recorded = receipt.recorded_at.context("a receipt without a stamp")?;
-            waits.push(since(recorded.seconds * 1000 + i64::from(recorded.nanos / 1_000_000)));
+            waits.push(since(millis(&receipt)?));
         }
         Ok(slowest(&waits))
     };

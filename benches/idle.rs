@@ -2,8 +2,9 @@
 //!
 //! Sidecars are played, and each has a connection and a stream of its own: it says hello from where the ledger stands,
 //! asks for a lease, acks, and stays. The baseline is a bare tonic server with one bidirectional stream, which gives
-//! back what it hears: the same connections and streams, and as many messages each way. Each slice has a fresh process
-//! of either kind; what a process takes before the first thousandth of its streams counts for nobody.
+//! back what it hears: the same connections and streams, and as many messages from each. Each slice has a fresh process
+//! of either kind; what a process takes before the first thousandth of its streams counts for nobody. Before memory is
+//! looked at, each stream is heard once more: one that was given up takes none.
 
 use crate::bench::{Bench, Goal, number};
 use crate::ledger::Ledgers;
@@ -29,6 +30,8 @@ const FEW_SLICES: usize = 3;
 /// As much as a keepalive and an ack have.
 const WORD: &[u8] = &[7; 64];
 
+type Echoing = (mpsc::Sender<Bytes>, tonic::Streaming<Bytes>);
+
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let streams = if bench.is_tiny() { FEW_STREAMS } else { STREAMS };
     make_room(streams);
@@ -39,16 +42,17 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let bench_now = &*bench;
     let baseline = async || {
         let server = echo::start(bench_now).await?;
-        each(server.pid(), streams, async || echoing(&server.url).await).await
+        each(server.pid(), streams, async || echoing(&server.url).await, echoes).await
     };
     let product = async || {
         let replica = Replica::start_at(bench_now, &store, ANYWHERE, &Terms::default()).await?;
         let place = played::place(&replica.url).await?;
-        each(replica.pid(), streams, async || following(&replica.url, place).await).await
+        each(replica.pid(), streams, async || following(&replica.url, place).await, granted).await
     };
     let pairs = in_turn(bench.slices().min(FEW_SLICES), baseline, product).await?;
     let (bare, own) = Spread::medians(&pairs, |bytes| *bytes);
-    let more = format!("{} against {} bytes, {streams} streams", number(own), number(bare));
+    let (own, bare, slices) = (number(own), number(bare), pairs.len());
+    let more = format!("{own} against {bare} bytes, {streams} streams, {slices} slices");
     let ratio = Spread::of_ratios(&pairs, |bytes| *bytes);
     bench.figure("idle", ratio, "x", &more, Goal::AtMost(2.0));
     Ok(())
@@ -59,6 +63,7 @@ async fn each<S>(
     pid: u32,
     streams: usize,
     mut open: impl AsyncFnMut() -> anyhow::Result<S>,
+    mut is_heard: impl AsyncFnMut(&mut S) -> anyhow::Result<()>,
 ) -> anyhow::Result<f64> {
     let mut held = Vec::with_capacity(streams);
     let first = streams.div_ceil(1000);
@@ -68,6 +73,9 @@ async fn each<S>(
     let before = kernel::resident(pid)?;
     for _ in first..streams {
         held.push(open().await?);
+    }
+    for stream in &mut held {
+        is_heard(stream).await?;
     }
     let more = kernel::resident(pid)?.saturating_sub(before);
     Ok(more as f64 / (streams - first) as f64)
@@ -80,22 +88,36 @@ async fn following(url: &str, place: Place) -> anyhow::Result<played::Stream> {
     let FromAuthority::Welcome { .. } = welcome else { bail!("no welcome, but {welcome:?}") };
     let Place { revision, chain, .. } = place;
     say.send(sync_request(ToAuthority::Ack { revision, chain })).await?;
-    say.send(sync_request(ToAuthority::KeepAlive { nonce: Nonce(1) })).await?;
-    let granted = next(&mut stream).await?;
-    let FromAuthority::Message(ToSidecar::Grant { .. }) = granted else { bail!("no grant, but {granted:?}") };
-    Ok((say, stream))
+    let mut sidecar = (say, stream);
+    granted(&mut sidecar).await?;
+    Ok(sidecar)
 }
 
-/// A stream that has heard as much.
-async fn echoing(url: &str) -> anyhow::Result<(mpsc::Sender<Bytes>, tonic::Streaming<Bytes>)> {
+/// It asks for a lease, and gets it.
+async fn granted((say, stream): &mut played::Stream) -> anyhow::Result<()> {
+    say.send(sync_request(ToAuthority::KeepAlive { nonce: Nonce(1) })).await?;
+    let granted = next(stream).await?;
+    let FromAuthority::Message(ToSidecar::Grant { .. }) = granted else { bail!("no grant, but {granted:?}") };
+    Ok(())
+}
+
+/// A stream of the bare server, on which as much was said.
+async fn echoing(url: &str) -> anyhow::Result<Echoing> {
     let channel = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true).connect().await?;
     let (say, said) = mpsc::channel(1);
     say.send(Bytes::from_static(WORD)).await?;
     let mut stream = raw::streaming(channel, echo::PATH, ReceiverStream::new(said)).await?;
     stream.message().await?.context("no echo")?;
+    let mut echoing = (say, stream);
     for _ in 0..2 {
-        say.send(Bytes::from_static(WORD)).await?;
-        stream.message().await?.context("no echo")?;
+        echoes(&mut echoing).await?;
     }
-    Ok((say, stream))
+    Ok(echoing)
+}
+
+/// It gives a word back.
+async fn echoes((say, stream): &mut Echoing) -> anyhow::Result<()> {
+    say.send(Bytes::from_static(WORD)).await?;
+    stream.message().await?.context("no echo")?;
+    Ok(())
 }

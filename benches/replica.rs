@@ -140,7 +140,7 @@ impl Writer {
     }
 
     /// Opts out and waits until that is EFFECTIVE. Gives how long that took, in milliseconds, from the stamp of
-    /// RECORDED: the ledger's, which is before the commit and rounded down. So it is never too short.
+    /// RECORDED: the ledger's, which is before the commit. Both ends are rounded down, to a millisecond.
     pub(crate) async fn opt_out_effective(&mut self, account: String) -> Result<f64, Status> {
         let context = WriteContext { wait_effective: true, ..context() };
         let receipt = self.choose_out(account, context).await?;
