@@ -69,6 +69,9 @@ impl Carrier {
     }
 }
 
+/// What an authority says, its last word included: on the way nothing overtakes anything.
+type Said = Result<SyncResponse, Status>;
+
 struct Sessions<F> {
     upstream: String,
     passage: F,
@@ -76,7 +79,7 @@ struct Sessions<F> {
 
 #[tonic::async_trait]
 impl<P: Passage, F: Fn() -> P + Send + Sync + 'static> SyncService for Sessions<F> {
-    type SyncStream = ReceiverStream<Result<SyncResponse, Status>>;
+    type SyncStream = ReceiverStream<Said>;
 
     async fn sync(
         &self,
@@ -90,13 +93,13 @@ impl<P: Passage, F: Fn() -> P + Send + Sync + 'static> SyncService for Sessions<
         // A sidecar that has said all is heard to the end: nothing here keeps its side open.
         let in_its_name = to_authority.downgrade();
         tokio::spawn(up(request.into_inner(), to_authority, Arc::clone(&passage)));
-        tokio::spawn(deliver(arriving, to_sidecar.clone(), in_its_name, Arc::clone(&passage)));
+        tokio::spawn(deliver(arriving, to_sidecar, in_its_name, Arc::clone(&passage)));
         let upstream = self.upstream.clone();
         // Apart from the answer: the authority may speak only once it has heard the hello.
         tokio::spawn(async move {
-            if let Err(status) = down(upstream, authority_hears, on_the_way, passage).await {
+            if let Err(status) = down(upstream, authority_hears, &on_the_way, passage).await {
                 // The sidecar may be gone as well.
-                let _ = to_sidecar.send(Err(status)).await;
+                let _ = on_the_way.send((clock::now().after(P::LATE), Err(status))).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(sidecar_hears)))
@@ -119,7 +122,7 @@ async fn up<P: Passage>(
 async fn down<P: Passage>(
     upstream: String,
     authority_hears: mpsc::Receiver<SyncRequest>,
-    on_the_way: mpsc::Sender<(Moment, SyncResponse)>,
+    on_the_way: &mpsc::Sender<(Moment, Said)>,
     passage: Arc<P>,
 ) -> Result<(), Status> {
     let mut client =
@@ -127,7 +130,7 @@ async fn down<P: Passage>(
     let mut from_authority = client.sync(ReceiverStream::new(authority_hears)).await?.into_inner();
     while let Some(said) = from_authority.message().await? {
         if let Some(said) = passage.down(said)
-            && on_the_way.send((clock::now().after(P::LATE), said)).await.is_err()
+            && on_the_way.send((clock::now().after(P::LATE), Ok(said))).await.is_err()
         {
             return Ok(());
         }
@@ -136,15 +139,15 @@ async fn down<P: Passage>(
 }
 
 async fn deliver<P: Passage>(
-    mut arriving: mpsc::Receiver<(Moment, SyncResponse)>,
-    to_sidecar: mpsc::Sender<Result<SyncResponse, Status>>,
+    mut arriving: mpsc::Receiver<(Moment, Said)>,
+    to_sidecar: mpsc::Sender<Said>,
     in_its_name: mpsc::WeakSender<SyncRequest>,
     passage: Arc<P>,
 ) {
     while let Some((due, said)) = arriving.recv().await {
         clock::sleep_until(due).await;
-        let answer = passage.arrived(&said);
-        if to_sidecar.send(Ok(said)).await.is_err() {
+        let answer = said.as_ref().ok().and_then(|said| passage.arrived(said));
+        if to_sidecar.send(said).await.is_err() {
             return;
         }
         if let Some(answer) = answer

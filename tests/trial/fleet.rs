@@ -5,8 +5,9 @@
 //! are asked without a pause, and must never say STALE; the authority's memory is the kernel's figure. How long it
 //! takes is printed and not judged: the fleet has two cores here, and elsewhere one machine for each sidecar.
 //!
-//! For the same reason the fleet stands behind everybody else in the queue for a processor: elsewhere a Redis has one of
-//! its node, and an authority and whoever is LIVE have machines of their own, so that no node's start is long for them.
+//! For the same reason the fleet stands behind everybody else in the queue for a processor: elsewhere a Redis has a
+//! processor of its own node, and an authority and whoever is LIVE have machines of their own, so that no node's start
+//! is long for them.
 
 use crate::clients::{self, Answers, Authority, ID_MARK};
 use crate::cluster::{Cluster, StoreKind, Terms, check_logs};
@@ -18,7 +19,7 @@ use anyhow::{bail, ensure};
 use consent::clock;
 use consent::pb::{Decision, Reason, Receipt};
 use redis::Commands;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -325,16 +326,22 @@ fn starts(running: &[Process]) -> (usize, usize) {
 fn doubts(running: &[Process]) -> BTreeMap<String, usize> {
     let said = [
         ("the durable copy is not used", "wrong"),
+        ("the durable copy is not used: its server does not finish loading", ""),
         ("the durable copy is thrown away", "wrong"),
         ("the connection to an authority is over", "why"),
     ];
     let mut doubts = BTreeMap::new();
-    for line in running.iter().flat_map(Process::lines) {
-        for (message, field) in said {
-            if let Some(fields) = log_line(&line, message) {
+    for sidecar in running {
+        let lines = sidecar.lines();
+        let doubted = lines.iter().flat_map(|line| {
+            said.iter().filter_map(move |(message, field)| {
+                let fields = log_line(line, message)?;
                 let why = fields.get(field).and_then(|why| why.as_str()).unwrap_or_default();
-                *doubts.entry(format!("{message}: {why}")).or_default() += 1;
-            }
+                Some(format!("{message} {why}"))
+            })
+        });
+        for doubt in doubted.collect::<BTreeSet<_>>() {
+            *doubts.entry(doubt).or_default() += 1;
         }
     }
     doubts

@@ -1,6 +1,7 @@
 //! A wire between a sidecar and its authority that counts what it carries, and the fault that can be planted on it.
 //!
-//! It sees snapshots as such and counts their bytes, whatever the two say about themselves. It also hears the secret of each welcome, without which no copy could be forged well.
+//! It sees snapshots as such and counts their bytes, whatever the two say about themselves. It also hears the secret of
+//! each welcome, without which no copy could be forged well.
 //!
 //! With the fault it makes the sidecar believe that it has missed nothing: frames are kept back, and every grant names
 //! the place of the hello. To a sidecar that is as if the authority's word counted for less than its own copy (R5).
