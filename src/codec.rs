@@ -7,10 +7,10 @@ use bytes::Buf;
 use prost::Message;
 use std::marker::PhantomData;
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
-/// The codec of every service that is generated.
+/// The codec of every service that is generated, but of the server's half of SyncService, whose answers lie encoded.
 #[derive(Debug, Clone, Copy)]
 pub struct WholeCodec<E, D>(PhantomData<(E, D)>);
 
@@ -52,9 +52,5 @@ impl<D: Message + Default> Decoder for WholeDecoder<D> {
         let whole = from.copy_to_bytes(from.remaining());
         // In the words of prost's own, which `unread` knows.
         D::decode(whole).map(Some).map_err(|error| Status::internal(error.to_string()))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
     }
 }

@@ -20,9 +20,9 @@ const SILENCE: Span = Span::from_millis(5000);
 /// authority that has none.
 const TURN: Span = Span::from_millis(300_000);
 
-/// For how long an authority is left alone that asks for that, at most; spreading makes it twice as long. And for how
-/// long one that kept the node waiting for its turn.
+/// For how long an authority is left alone that asks for that, at most; spreading makes it twice as long.
 const ALONE_MAX: Span = Span::from_millis(60_000);
+/// For how long one that kept the node waiting for its turn.
 const ALONE_FOR_TURNS: Span = Span::from_millis(5000);
 
 /// The longest wait before the first of the next connections, and before any of them.

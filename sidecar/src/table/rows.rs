@@ -133,7 +133,7 @@ impl Rows {
     /// No rows, with room for so many of so many words.
     pub(super) fn with_room(rows: usize, words: usize) -> Rows {
         let share = rows.div_ceil(SHARDS);
-        // Keys are hashes: a shard whose share is larger by chance must not grow while the table is loaded.
+        // Keys are hashes: a shard whose share is larger by chance rarely has to grow while the table is loaded.
         let size = if rows == 0 { Size::NONE } else { Size::of(share + 3 * share.isqrt()) };
         let shards = (0..SHARDS).map(|_| Arc::new(Shard::new(size, KEY + words))).collect();
         Rows { shards, is_bare: size.slots == 0 }

@@ -71,6 +71,7 @@ fn terms_announced(terms: &Terms) -> pb::Terms {
         poll: Some(to_duration(values.poll)),
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
