@@ -25,8 +25,6 @@ use tonic::transport::Endpoint;
 
 const STREAMS: usize = 10_000;
 const FEW_STREAMS: usize = 50;
-/// Memory is nearly the same each time, and ten thousand connections take some seconds.
-const FEW_SLICES: usize = 3;
 /// As much as a keepalive and an ack have.
 const WORD: &[u8] = &[7; 64];
 
@@ -49,10 +47,9 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let place = played::place(&replica.url).await?;
         each(replica.pid(), streams, async || following(&replica.url, place).await, granted).await
     };
-    let pairs = in_turn(bench.slices().min(FEW_SLICES), baseline, product).await?;
+    let pairs = in_turn(bench.slices(), baseline, product).await?;
     let (bare, own) = Spread::medians(&pairs, |bytes| *bytes);
-    let (own, bare, slices) = (number(own), number(bare), pairs.len());
-    let more = format!("{own} against {bare} bytes, {streams} streams, {slices} slices");
+    let more = format!("{} against {} bytes, {streams} streams", number(own), number(bare));
     let ratio = Spread::of_ratios(&pairs, |bytes| *bytes);
     bench.figure("idle", ratio, "x", &more, Goal::AtMost(2.0));
     Ok(())

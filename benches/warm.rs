@@ -24,9 +24,6 @@ use std::time::Duration;
 
 /// So many values are asked for at once, as the product does.
 const CHUNK: u32 = 128;
-/// A slice of ten million takes half a minute here: so few of them.
-const FEW_SLICES: usize = 3;
-const LARGE: u64 = 5_000_000;
 /// How often a process is waited for as long as it usually is.
 const PATIENCE: usize = 10;
 /// A table of fewer is as quick as the exchange with the authority.
@@ -45,9 +42,8 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         line(&first, "the durable copy is written").await?;
         drop(first);
         let buckets = buckets(&redis)?;
-        let slices = bench.slices().min(if accounts >= LARGE { FEW_SLICES } else { usize::MAX });
         let pairs = in_turn(
-            slices,
+            bench.slices(),
             async || {
                 bench.cores.serve();
                 let read = read(&redis, buckets).await;
