@@ -51,10 +51,10 @@ impl Queues {
         // brings nothing is the last.
         let began = clock::now();
         let mut waiting = self.waiting();
-        while batch.len() + waiting < BATCH_MAX && clock::now().longest_since(began) < GATHERING {
+        while batch.len() + waiting < BATCH_MAX {
             tokio::task::yield_now().await;
             let before = std::mem::replace(&mut waiting, self.waiting());
-            if waiting == before {
+            if waiting == before || clock::now().longest_since(began) >= GATHERING {
                 break;
             }
         }
