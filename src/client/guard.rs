@@ -148,19 +148,13 @@ impl Guard {
         }
     }
 
-    /// Asks about any number of artifacts, 1000 in one batch and up to four batches at once, and gives an answer for each, in
-    /// order. What may pass is asked again, that alone. A question that is wrong is denied alone, naming the field.
+    /// Asks about any number of artifacts, 1000 in one batch and up to four batches at once, and gives an answer for
+    /// each, in order. What may pass is asked again, that alone. A question that is wrong is denied alone, naming the
+    /// field.
     pub async fn can_train_all(&self, questions: &[Question], within: Span) -> Vec<Answer> {
         let Ok(seat) = self.seats.try_acquire() else {
             return questions.iter().map(|_| Answer::Deny(busy())).collect();
         };
-        // One is enough to go on with; more of them while nobody else needs them.
-        let mut seats = vec![seat];
-        while seats.len() < BATCHES_AT_ONCE.min(questions.len().div_ceil(BATCH_MAX))
-            && let Ok(another) = self.seats.try_acquire()
-        {
-            seats.push(another);
-        }
         let mut patience = Patience::new(within);
         // Whoever is not answered in time stays so.
         let mut answers: Vec<Answer> = questions.iter().map(|_| Answer::Deny(too_late())).collect();
@@ -171,7 +165,14 @@ impl Guard {
                 Err(refusal) => *answer = Answer::Deny(Deny::Unanswered(status(refusal))),
             }
         }
+        let mut seats = vec![seat];
         loop {
+            // One is enough to go on with; for as long as it takes to ask, as many more as are free.
+            while seats.len() < BATCHES_AT_ONCE.min(open.len().div_ceil(BATCH_MAX))
+                && let Ok(another) = self.seats.try_acquire()
+            {
+                seats.push(another);
+            }
             let mut rest = Span::ZERO;
             let mut passing = Vec::new();
             let mut is_over = false;
@@ -207,6 +208,7 @@ impl Guard {
                 }
             }
             drop(batches);
+            seats.truncate(1);
             open = passing;
             if is_over || open.is_empty() || !patience.again(rest).await {
                 return answers;

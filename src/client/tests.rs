@@ -302,6 +302,18 @@ async fn a_batch_is_answered_in_order_and_only_what_passes_is_asked_again() {
 }
 
 #[tokio::test]
+async fn no_more_batches_are_asked_at_once_than_there_are_seats() {
+    let scripted = Scripted::start([Line::Say(allow(LONG))]).await;
+    scripted.meet(2);
+    let limits = Limits { connections: 1, in_flight: 2 };
+    let guard = Guard::connect_within(&scripted.endpoint(), limits).unwrap();
+    let questions: Vec<_> = (0..3001).map(|n| question(&format!("account-{n}"))).collect();
+    let all = tokio::spawn(async move { guard.can_train_all(&questions, LONG).await });
+    assert!(said(all.await.unwrap()).iter().all(Option::is_none));
+    assert_eq!(scripted.most(), 2);
+}
+
+#[tokio::test]
 async fn as_many_batches_are_asked_at_once_as_the_bound_says() {
     let (scripted, guard) = scripted([Line::Say(allow(LONG))]).await;
     scripted.meet(4);
