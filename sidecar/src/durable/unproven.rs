@@ -26,9 +26,9 @@ const CHUNK: u32 = 128;
 const TURN: usize = 2_048;
 /// How long a copy may take that goes on coming. What has stopped shows by one reply that does not come
 /// ([`Server::new`]), so this is for a Redis that trickles, and it is generous: on a node that is short of processors a
-/// snapshot would take no less, and load an authority that others need. A calm one reads ten million heads in a twentieth
-/// of this. The stream of the welcome may end meanwhile, since an authority gives up one that takes nothing; that costs
-/// another hello from the copy's place.
+/// snapshot would take no less, and load an authority that others need. A calm one reads ten million heads in a
+/// twentieth of this. The stream of the welcome may end meanwhile, since an authority gives up one that takes nothing;
+/// that costs another hello from the copy's place.
 const WITHIN: Duration = Duration::from_secs(200);
 
 /// Why a copy is not used.

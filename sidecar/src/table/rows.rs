@@ -197,9 +197,9 @@ impl Rows {
 }
 
 /// Asks memory for the cache lines at these homes, and for the next four of each: nine slots of ten are taken, so a row
-/// stands some lines behind its home, and one that was not asked for costs more than four that were not needed. It waits
-/// for none of them before it has asked for all; the fewer instructions stand between, the more are on their way at
-/// once. The number means nothing; it is there to be used, or nothing would be asked for.
+/// stands some lines behind its home, and one that was not asked for costs more than four that were not needed. It
+/// waits for none of them before it has asked for all; the fewer instructions stand between, the more are on their way
+/// at once. The number means nothing; it is there to be used, or nothing would be asked for.
 pub(super) fn touch(homes: &[&[AtomicU32]]) -> u32 {
     const LINE: usize = 16;
     homes.iter().fold(0, |sum, words| {

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 const HEAD: &str = concat!("SELECT ", head_columns!(), from_here!());
 
-// All sides are bounded, here and in [`LEDGER`]: no planner infers that the one bound holds for the other, and a join in the order of revisions
-// would then read the whole ledger up to it.
+// Whatever is joined by revision is bounded by itself, here and in `LEDGER`: no planner infers that the one bound holds
+// for the other, and a join in the order of revisions would then read everything up to it.
 const FEED: &str = concat!(
     "SELECT f.*",
     from_here!(),

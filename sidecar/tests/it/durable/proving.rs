@@ -82,7 +82,6 @@ async fn an_authority_that_nobody_takes_from_meanwhile_may_end_the_stream() {
         panic!("it starts anew: {:?}", node.status().await)
     };
     let taken = missed.iter().take_while(|change| change.frame.revision <= named.revision).count();
-    assert!(taken < MANY, "somebody keeps all of it in memory");
     let led_to = taken.checked_sub(1).map_or(copied, |last| missed[last].frame.place());
     assert_eq!(named, led_to);
     node.denies().await;
