@@ -4,6 +4,8 @@
 //! makes of a message of empty texts one that needs twelve times its length in memory. Here the texts of a column lie
 //! one after the other. On the wire nothing differs, and a property test holds it to what would be generated.
 
+#[cfg(test)]
+mod damage;
 mod response;
 
 pub use response::StreamCanTrainResponse;
@@ -180,6 +182,7 @@ impl prost::Message for IdColumn {
 
 #[cfg(test)]
 mod tests {
+    use super::damage::Damage;
     use super::*;
     use proptest::prelude::*;
     use prost::Message;
@@ -224,24 +227,16 @@ mod tests {
         fn it_is_on_the_wire_what_would_be_generated(
             texts in prop::collection::vec(text(), 0..8),
             uuids in prop::collection::vec(any::<u8>(), 0..50),
-            spoil in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
-            end in prop::option::of(any::<prop::sample::Index>()),
+            damage in Damage::any(),
         ) {
             let column = IdColumn { texts: texts.iter().collect(), uuids: uuids.clone().into() };
             let generated = Generated { texts, uuids: uuids.into() };
-            let mut bytes = generated.encode_to_vec();
+            let bytes = generated.encode_to_vec();
             prop_assert_eq!(&column.encode_to_vec(), &bytes);
             agrees(&bytes)?;
             // In two halves, as one field may come; with a field that nobody knows; spoiled; torn.
             agrees(&[&bytes[..], &[0x1a, 2, 7, 7], &bytes[..]].concat())?;
-            if let Some((at, byte)) = spoil && !bytes.is_empty() {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-            }
-            if let Some(end) = end {
-                bytes.truncate(end.index(bytes.len() + 1));
-            }
-            agrees(&bytes)?;
+            agrees(&damage.done_to(bytes))?;
         }
 
         #[test]
