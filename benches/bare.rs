@@ -1,6 +1,7 @@
 //! A bare broadcast: a tonic server with nothing in it but streams, and a call that has the same bytes sent on all of
 //! them. The bytes are encoded once, and copied as they are.
 
+use crate::baseline;
 use crate::bench::Bench;
 use crate::process::Process;
 use crate::raw::Raw;
@@ -24,7 +25,6 @@ use tonic::codegen::{Service, http};
 use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Level;
 
 /// Has the request's bytes sent to everybody, and gives the wall clock of when it began, in milliseconds.
 pub(crate) const TRIGGER: &str = "/consent.v1.SyncService/Broadcast";
@@ -50,20 +50,8 @@ pub(crate) async fn start(bench: &Bench) -> anyhow::Result<Broadcast> {
 
 /// Is one, until it is killed.
 pub(crate) fn serve() -> ExitCode {
-    consent::logs::start(Level::INFO);
     make_room(CONNECTIONS);
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run()));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            eprintln!("{trouble:#}");
-            ExitCode::FAILURE
-        }
-    }
+    baseline::on_one_thread(run())
 }
 
 async fn run() -> anyhow::Result<()> {

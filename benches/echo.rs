@@ -1,6 +1,7 @@
 //! A bare bidirectional stream: a tonic server with nothing in it but one method, which gives back what it hears.
 //! There is no task and no queue behind a stream: less than this no tonic server holds.
 
+use crate::baseline;
 use crate::bench::Bench;
 use crate::process::Process;
 use crate::raw::Raw;
@@ -17,7 +18,6 @@ use tonic::codegen::{Service, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Level;
 
 /// The method.
 pub(crate) const PATH: &str = "/bench.Echo/Echo";
@@ -47,19 +47,8 @@ pub(crate) async fn start(bench: &Bench) -> anyhow::Result<Echo> {
 
 /// Is one, until it is killed.
 pub(crate) fn serve() -> ExitCode {
-    consent::logs::start(Level::INFO);
     make_room(CONNECTIONS);
-    // The form of runtime that an authority has.
-    let served = tokio::runtime::Runtime::new()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run()));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            eprintln!("{trouble:#}");
-            ExitCode::FAILURE
-        }
-    }
+    baseline::on_all_cores(run())
 }
 
 async fn run() -> anyhow::Result<()> {

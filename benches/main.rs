@@ -16,6 +16,7 @@ mod accounts;
 mod arguments;
 mod authority;
 mod bare;
+mod baseline;
 mod batch;
 mod bench;
 mod callers;

@@ -4,6 +4,7 @@
 //! runtime and the same services beside it as on a sidecar. What a sidecar takes longer than this is what deciding
 //! costs.
 
+use crate::baseline;
 use crate::node::Server;
 use consent::convert::columns::column_responses;
 use consent::convert::decision::{response, responses};
@@ -25,7 +26,6 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Level;
 
 const ALLOW: Decision = Decision { reason: Reason::PlanDefaultIn, is_final: false };
 const HOLD: Span = Span::from_millis(50);
@@ -40,20 +40,7 @@ pub(crate) async fn start(bench: &crate::bench::Bench) -> anyhow::Result<Server>
 
 /// Is one, until it is killed.
 pub(crate) fn serve(socket: &Path) -> ExitCode {
-    consent::logs::start(Level::INFO);
-    // The form of runtime that a serving thread has.
-    let served = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run(socket)));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            eprintln!("{trouble:#}");
-            ExitCode::FAILURE
-        }
-    }
+    baseline::on_one_thread(run(socket))
 }
 
 async fn run(socket: &Path) -> anyhow::Result<()> {
