@@ -14,6 +14,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
+/// Longer than any start takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Both servers, and a connection to each.
 pub(crate) struct Servers {
     /// To the authority.
@@ -77,11 +80,14 @@ impl Servers {
         let sidecar = consent_sidecar::start(config).await.expect("a sidecar");
         let to_sidecar = connect(&sidecar.address().to_string()).await;
         let mut status = SidecarServiceClient::new(to_sidecar.clone());
-        while status.get_status(GetStatusRequest {}).await.expect("a status").into_inner().state()
-            != SidecarState::Live
-        {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let live = async {
+            while status.get_status(GetStatusRequest {}).await.expect("a status").into_inner().state()
+                != SidecarState::Live
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, live).await.expect("a sidecar that becomes LIVE");
         let metrics = (authority.metrics().expect("a port"), sidecar.metrics().expect("a port"));
         Servers {
             authority: to_authority,
