@@ -4,7 +4,7 @@
 //! [`Asked`] borrows from its request, and is turned into keys only once the secret is at hand. A node that has no
 //! secret yet still tells a wrong request from one that it cannot decide.
 
-use super::{invalid, position, present, timestamp, to_duration};
+use super::{instant, invalid, position, present, timestamp, to_duration};
 use crate::pb;
 use consent_core::decision::{Decision, Question, Reason};
 use consent_core::refusal::Refusal;
@@ -26,6 +26,22 @@ pub trait Questions {
     /// They, as a table can look them up whose ids are hashed under this secret.
     fn under(&self, key: &IdKey) -> impl Iterator<Item = Question<'_>> {
         (0..self.count()).map(|place| self.at(place).question(key))
+    }
+}
+
+/// The checked questions of a batch. Each is read from its message again whenever it is asked for, which takes less than
+/// to write down all that was read and to fetch it again.
+#[derive(Clone, Copy)]
+pub struct Batch<'a>(&'a [pb::CanTrainRequest]);
+
+impl Questions for Batch<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    fn at(&self, place: usize) -> Asked<'_> {
+        self.0.get(place).and_then(checked).unwrap_or(Asked::NOTHING)
     }
 }
 
@@ -70,6 +86,7 @@ impl<'a> Asked<'a> {
     };
 
     /// Checks a question that came in no message, but from this process.
+    #[inline]
     pub fn new(
         account: &'a str,
         artifact: &'a str,
@@ -136,12 +153,17 @@ impl From<BadQuestion> for Refusal {
 }
 
 /// Checks a single question.
+#[inline]
 pub fn asked(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
-    one(request)
+    let artifact = present("artifact", request.artifact.as_ref())?;
+    let collected_at = artifact.collected_at.as_ref();
+    let collected_at = collected_at.map(|at| timestamp("artifact.collected_at", at)).transpose()?;
+    let pb::Artifact { id, product, kind, incognito, .. } = artifact;
+    Ok(Asked::new(&request.account, id, product, kind, collected_at, *incognito)?)
 }
 
 /// Checks a batch: 1 to [`BATCH_MAX`] questions, none with a position of its own.
-pub fn asked_all(request: &pb::BatchCanTrainRequest) -> Result<Vec<Asked<'_>>, Refusal> {
+pub fn asked_all(request: &pb::BatchCanTrainRequest) -> Result<Batch<'_>, Refusal> {
     let count = request.requests.len();
     if count == 0 {
         return Err(invalid("requests", "is empty, it must have 1 to 1000 items"));
@@ -149,28 +171,35 @@ pub fn asked_all(request: &pb::BatchCanTrainRequest) -> Result<Vec<Asked<'_>>, R
     if count > BATCH_MAX {
         return Err(Refusal::TooMany { field: "requests", count, maximum: BATCH_MAX });
     }
-    let check = |(index, request)| match one_of_many(request) {
+    let check = |(index, request)| match check_one_of_many(request) {
         Err(Refusal::Invalid { field, problem }) => {
             Err(Refusal::Invalid { field: format!("requests[{index}].{field}"), problem })
         }
         checked => checked,
     };
-    request.requests.iter().enumerate().map(check).collect()
+    request.requests.iter().enumerate().try_for_each(check)?;
+    Ok(Batch(&request.requests))
 }
 
-fn one_of_many(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
+fn check_one_of_many(request: &pb::CanTrainRequest) -> Result<(), Refusal> {
     match request.min_position {
         Some(_) => Err(invalid("min_position", "is refused in an item of a batch: the batch has its own")),
-        None => one(request),
+        None => asked(request).map(drop),
     }
 }
 
-fn one(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
-    let artifact = present("artifact", request.artifact.as_ref())?;
-    let collected_at = artifact.collected_at.as_ref();
-    let collected_at = collected_at.map(|at| timestamp("artifact.collected_at", at)).transpose()?;
-    let pb::Artifact { id, product, kind, incognito, .. } = artifact;
-    Ok(Asked::new(&request.account, id, product, kind, collected_at, *incognito)?)
+/// The question in a message that was checked before. What a wrong one lacks could only ever deny.
+#[inline]
+fn checked(request: &pb::CanTrainRequest) -> Option<Asked<'_>> {
+    let pb::Artifact { id, product, kind, collected_at, incognito } = request.artifact.as_ref()?;
+    Some(Asked {
+        account: Id::Text(&request.account),
+        artifact: Id::Text(id),
+        product,
+        kind,
+        collected_at: collected_at.as_ref().and_then(instant),
+        is_incognito: *incognito,
+    })
 }
 
 /// The position that an answer must have reached, if one was named.
@@ -290,7 +319,7 @@ mod tests {
         let field = |requests| match asked_all(&batch(requests)) {
             Err(Refusal::Invalid { field, .. }) => field,
             Err(other) => panic!("{other:?}"),
-            Ok(asked) => asked.len().to_string(),
+            Ok(asked) => asked.count().to_string(),
         };
         assert_eq!(field(vec![]), "requests");
         assert_eq!(field(vec![request(); BATCH_MAX]), "1000");
@@ -301,6 +330,27 @@ mod tests {
             asked_all(&batch(vec![request(); BATCH_MAX + 1])),
             Err(Refusal::TooMany { field: "requests", count: 1001, maximum: 1000 })
         ));
+    }
+
+    #[test]
+    fn a_batch_asks_what_its_questions_would_ask_one_by_one() {
+        let key = IdKey::new([7; 16]);
+        let number = |n: u8| {
+            let mut request = request();
+            request.account = format!("account-{n}");
+            let artifact = request.artifact.as_mut().unwrap();
+            artifact.kind = format!("kind-{n}");
+            artifact.incognito = n == 1;
+            let at = prost_types::Timestamp { seconds: i64::from(n), nanos: 999_999_999 };
+            artifact.collected_at = (n > 0).then_some(at);
+            request
+        };
+        let requests: Vec<_> = (0..3).map(number).collect();
+        let expected: Vec<_> = requests.iter().map(|one| asked(one).unwrap().question(&key)).collect();
+        let batch = pb::BatchCanTrainRequest { requests: requests.clone(), min_position: None };
+        let batch = asked_all(&batch).unwrap();
+        assert_eq!(batch.under(&key).collect::<Vec<_>>(), expected);
+        assert_eq!(batch.at(3).account(&key), key.account(""));
     }
 
     #[test]

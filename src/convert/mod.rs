@@ -19,14 +19,17 @@ use consent_core::refusal::Refusal;
 use consent_core::words::ids::check_id;
 use consent_core::words::{Epoch, Name, Position, Revision, Seconds, Span, Timestamp};
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The field is wrong; `problem` follows "the field".
+#[cold]
 pub fn invalid(field: impl Into<String>, problem: impl Display) -> Refusal {
     Refusal::Invalid { field: field.into(), problem: problem.to_string() }
 }
 
 /// The field, which must be there.
+#[inline]
 pub fn present<'a, T>(field: &str, value: Option<&'a T>) -> Result<&'a T, Refusal> {
     value.ok_or_else(|| invalid(field, "is missing"))
 }
@@ -61,15 +64,26 @@ pub fn chain(field: &str, bytes: &[u8]) -> Result<Chain, Refusal> {
         .ok_or_else(|| invalid(field, format_args!("has {} bytes, it must have 32", bytes.len())))
 }
 
-/// The instant, in whole milliseconds, rounded down. Only years 1 to 9999 are instants, as protobuf defines it.
+/// Years 1 to 9999, in Unix seconds: only what lies in them is an instant, as protobuf defines it.
+const YEARS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// The instant, in whole milliseconds, rounded down; `None`: it is in no calendar.
+#[inline]
+fn instant(time: &prost_types::Timestamp) -> Option<Timestamp> {
+    let is_one = YEARS.contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos);
+    is_one.then(|| Timestamp::from_millis(time.seconds * 1000 + i64::from(time.nanos / 1_000_000)))
+}
+
+/// The same, or what is wrong with it.
+#[inline]
 pub fn timestamp(field: &str, time: &prost_types::Timestamp) -> Result<Timestamp, Refusal> {
-    if !(-62_135_596_800..=253_402_300_799).contains(&time.seconds) {
-        return Err(invalid(format!("{field}.seconds"), "is not in the years 1 to 9999"));
-    }
-    if !(0..1_000_000_000).contains(&time.nanos) {
-        return Err(invalid(format!("{field}.nanos"), "is not from 0 to 999999999"));
-    }
-    Ok(Timestamp::from_millis(time.seconds * 1000 + i64::from(time.nanos / 1_000_000)))
+    instant(time).ok_or_else(|| {
+        if YEARS.contains(&time.seconds) {
+            invalid(format!("{field}.nanos"), "is not from 0 to 999999999")
+        } else {
+            invalid(format!("{field}.seconds"), "is not in the years 1 to 9999")
+        }
+    })
 }
 
 impl From<Position> for pb::Position {

@@ -6,7 +6,7 @@ use super::reached;
 use super::stream::Corpus;
 use crate::metrics::Wait;
 use crate::node::Node;
-use consent::convert::decision::{asked, asked_all, min_position, response, responses};
+use consent::convert::decision::{Questions as _, asked, asked_all, min_position, response, responses};
 use consent::deadline::Deadline;
 use consent::pb::decision_service_server::DecisionService;
 use consent::pb::{
@@ -96,8 +96,8 @@ impl DecisionService for Decisions {
         let asked = asked_all(&request).map_err(status)?;
         let floor = min_position(request.min_position.as_ref()).map_err(status)?;
         self.wait_for(floor, deadline).await;
-        let mut answers = vec![Decision::NOT_READY; asked.len()];
-        let basis = self.node.decide(floor, &asked[..], &mut answers);
+        let mut answers = vec![Decision::NOT_READY; asked.count()];
+        let basis = self.node.decide(floor, &asked, &mut answers);
         Ok(Response::new(responses(&answers, basis.position, basis.valid_for())))
     }
 

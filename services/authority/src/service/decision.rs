@@ -71,7 +71,7 @@ impl<R: Reader> DecisionService for Decisions<R> {
         let request = request.get_ref();
         let asked = wire::asked_all(request).map_err(status)?;
         let min_position = wire::min_position(request.min_position.as_ref()).map_err(status)?;
-        let questions: Vec<_> = asked.iter().map(|asked| asked.question(&self.id_key)).collect();
+        let questions: Vec<_> = asked.under(&self.id_key).collect();
         let answers = self.answer(&questions, min_position).await.map_err(|error| status(error.into()))?;
         Ok(Response::new(wire::responses(&answers.decisions, answers.position, answers.valid_for)))
     }
