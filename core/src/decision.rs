@@ -261,7 +261,7 @@ fn gates(product: &ProductHead, kind: Gate, is_incognito: bool, hits: &mut Hits)
 }
 
 /// Lines 14 to 18, and since when the account and all that it is bound by allow.
-#[inline]
+#[inline(always)]
 fn layers(
     product: &ProductHead,
     account: &AccountLayer,
@@ -271,14 +271,15 @@ fn layers(
     let own = (account.product.plan, account.product.choice);
     let its = organization.map_or((None, None), |its| (its.product.plan, its.product.choice));
     let mode = |plan: Option<PlanIndex>| plan.map(|plan| product.cell(plan).mode);
-    let either = |wanted| mode(own.0) == Some(wanted) || mode(its.0) == Some(wanted);
-    let waits = |(plan, choice)| mode(plan) == Some(Mode::DefaultOut) && choice != Some(Choice::In);
+    let (own_mode, its_mode) = (mode(own.0), mode(its.0));
+    let either = |wanted| own_mode == Some(wanted) || its_mode == Some(wanted);
+    let waits = |mode, choice| mode == Some(Mode::DefaultOut) && choice != Some(Choice::In);
 
     hits.add(Reason::PlanLockedOut, either(Mode::LockedOut));
     hits.add(Reason::OrganizationOptedOut, its.1 == Some(Choice::Out));
     hits.add(Reason::AccountOptedOut, own.1 == Some(Choice::Out));
     hits.add(Reason::UnknownPlan, (own.0.is_none() && its.0.is_none()) || either(Mode::Nil));
-    hits.add(Reason::PlanDefaultOut, waits(own) || waits(its));
+    hits.add(Reason::PlanDefaultOut, waits(own_mode, own.1) || waits(its_mode, its.1));
     layers::account_since(product, account, organization)
 }
 

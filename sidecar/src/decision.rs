@@ -146,9 +146,10 @@ fn decide_group<'a>(
     (0..).zip(&mut *accounts).for_each(|(nth, account)| *account = asked(nth).account(key));
     (0..).zip(&mut *artifacts).for_each(|(nth, artifact)| *artifact = asked(nth).artifact(key));
     reader.touch(accounts, artifacts);
+    let (asked, artifacts) = (&asked, &*artifacts);
     let question = |(nth, account): (usize, &AccountKey)| {
-        let (asked, artifact) = (asked(nth), artifacts.get(nth).copied());
-        asked.with_keys(*account, move || artifact.unwrap_or_else(|| asked.artifact(key)))
+        let artifact = move || artifacts.get(nth).copied().unwrap_or_else(|| asked(nth).artifact(key));
+        asked(nth).with_keys(*account, artifact)
     };
     let questions = || accounts.iter().enumerate().map(question);
     let decided = reader.glance(|seen| {

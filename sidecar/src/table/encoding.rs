@@ -59,6 +59,7 @@ pub(super) enum Held {
     Mentioned,
 }
 
+#[inline]
 pub(super) fn held(row: Row<'_>) -> Held {
     let mark = row.word(MARK);
     if mark & UNREADABLE != 0 {
@@ -71,10 +72,12 @@ pub(super) fn held(row: Row<'_>) -> Held {
 }
 
 /// The revision of the row's head.
+#[inline]
 pub(super) fn rev(row: Row<'_>) -> Result<Revision, NotReady> {
     revision(row.word(MARK) >> 24, row.word(REV))
 }
 
+#[inline]
 fn revision(high: u32, low: u32) -> Result<Revision, NotReady> {
     Revision::new(u64::from(high) << 32 | u64::from(low)).ok_or(NotReady)
 }
@@ -176,6 +179,7 @@ impl NewRow {
 }
 
 /// The word in which the choice and plan of an account's product stand, and how far to the left.
+#[inline]
 fn choice_and_plan_at(index: usize) -> (usize, usize) {
     match index.checked_sub(IN_MARK) {
         None => (MARK, 8 - 8 * index),
@@ -184,6 +188,7 @@ fn choice_and_plan_at(index: usize) -> (usize, usize) {
 }
 
 /// One product of an account's row; `None`: the head does not list it.
+#[inline(always)]
 fn account_product(row: Row<'_>, index: usize) -> Result<Option<AccountProduct>, NotReady> {
     let (bytes, shift) = choice_and_plan_at(index);
     let since = if index < IN_MARK { PRODUCTS + index } else { bytes + 1 + (index - IN_MARK) % GROUP };
@@ -195,10 +200,12 @@ fn account_product(row: Row<'_>, index: usize) -> Result<Option<AccountProduct>,
     Ok(Some(AccountProduct { plan, choice, allow_since: Seconds::new(row.word(since)) }))
 }
 
+#[inline]
 fn restrictions(row: Row<'_>) -> Result<Restrictions, NotReady> {
     Restrictions::from_bits(((row.word(MARK) & RESTRICTIONS) >> 16) as u8).ok_or(NotReady)
 }
 
+#[inline]
 fn organization(row: Row<'_>, names: &Names) -> Result<Option<OrganizationKey>, NotReady> {
     match row.word(NUMBER) {
         NO_NUMBER => Ok(None),
@@ -206,7 +213,9 @@ fn organization(row: Row<'_>, names: &Names) -> Result<Option<OrganizationKey>, 
     }
 }
 
-/// What a decision needs of an account's row.
+/// What a decision needs of an account's row. It is built where it is used, by inlining all that hands it on: written to
+/// memory and read from there it would cost about what it takes to find a row that lies in a cache.
+#[inline(always)]
 pub(super) fn account_view(
     row: Row<'_>,
     names: &Names,

@@ -90,6 +90,7 @@ impl Layout {
         }
     }
 
+    #[inline(always)]
     pub(super) fn account(
         &self,
         key: AccountKey,

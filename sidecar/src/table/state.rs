@@ -123,6 +123,7 @@ impl decision::Heads for Seen<'_> {
         self.layout.policy()
     }
 
+    #[inline(always)]
     fn account(
         &self,
         key: AccountKey,
