@@ -41,7 +41,7 @@ impl Questions for Batch<'_> {
 
     #[inline]
     fn at(&self, place: usize) -> Asked<'_> {
-        self.0.get(place).and_then(checked).unwrap_or(Asked::NOTHING)
+        self.0.get(place).map_or(Asked::NOTHING, checked)
     }
 }
 
@@ -86,7 +86,6 @@ impl<'a> Asked<'a> {
     };
 
     /// Checks a question that came in no message, but from this process.
-    #[inline]
     pub fn new(
         account: &'a str,
         artifact: &'a str,
@@ -95,8 +94,7 @@ impl<'a> Asked<'a> {
         collected_at: Option<Timestamp>,
         is_incognito: bool,
     ) -> Result<Asked<'a>, BadQuestion> {
-        check_id(account).map_err(BadQuestion::Account)?;
-        check_id(artifact).map_err(BadQuestion::Artifact)?;
+        check_ids(account, artifact)?;
         let (account, artifact) = (Id::Text(account), Id::Text(artifact));
         Ok(Asked { account, artifact, product, kind, collected_at, is_incognito })
     }
@@ -153,13 +151,8 @@ impl From<BadQuestion> for Refusal {
 }
 
 /// Checks a single question.
-#[inline]
 pub fn asked(request: &pb::CanTrainRequest) -> Result<Asked<'_>, Refusal> {
-    let artifact = present("artifact", request.artifact.as_ref())?;
-    let collected_at = artifact.collected_at.as_ref();
-    let collected_at = collected_at.map(|at| timestamp("artifact.collected_at", at)).transpose()?;
-    let pb::Artifact { id, product, kind, incognito, .. } = artifact;
-    Ok(Asked::new(&request.account, id, product, kind, collected_at, *incognito)?)
+    check(request).map(|()| checked(request))
 }
 
 /// Checks a batch: 1 to [`BATCH_MAX`] questions, none with a position of its own.
@@ -184,22 +177,40 @@ pub fn asked_all(request: &pb::BatchCanTrainRequest) -> Result<Batch<'_>, Refusa
 fn check_one_of_many(request: &pb::CanTrainRequest) -> Result<(), Refusal> {
     match request.min_position {
         Some(_) => Err(invalid("min_position", "is refused in an item of a batch: the batch has its own")),
-        None => asked(request).map(drop),
+        None => check(request),
     }
 }
 
-/// The question in a message that was checked before. What a wrong one lacks could only ever deny.
+// Both checks are built into the loop over a batch, where a refusal that does not come costs nothing.
+#[inline(always)]
+fn check(request: &pb::CanTrainRequest) -> Result<(), Refusal> {
+    let artifact = present("artifact", request.artifact.as_ref())?;
+    if let Some(at) = &artifact.collected_at {
+        timestamp("artifact.collected_at", at)?;
+    }
+    Ok(check_ids(&request.account, &artifact.id)?)
+}
+
+#[inline(always)]
+fn check_ids(account: &str, artifact: &str) -> Result<(), BadQuestion> {
+    check_id(account).map_err(BadQuestion::Account)?;
+    check_id(artifact).map_err(BadQuestion::Artifact)
+}
+
+/// The question in a message that was checked. What a wrong one lacks could only ever deny.
 #[inline]
-fn checked(request: &pb::CanTrainRequest) -> Option<Asked<'_>> {
-    let pb::Artifact { id, product, kind, collected_at, incognito } = request.artifact.as_ref()?;
-    Some(Asked {
+fn checked(request: &pb::CanTrainRequest) -> Asked<'_> {
+    let Some(pb::Artifact { id, product, kind, collected_at, incognito }) = &request.artifact else {
+        return Asked::NOTHING;
+    };
+    Asked {
         account: Id::Text(&request.account),
         artifact: Id::Text(id),
         product,
         kind,
         collected_at: collected_at.as_ref().and_then(instant),
         is_incognito: *incognito,
-    })
+    }
 }
 
 /// The position that an answer must have reached, if one was named.
