@@ -67,14 +67,14 @@ pub fn chain(field: &str, bytes: &[u8]) -> Result<Chain, Refusal> {
 /// Years 1 to 9999, in Unix seconds: only what lies in them is an instant, as protobuf defines it.
 const YEARS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// The instant, in whole milliseconds, rounded down; `None`: it is in no calendar.
+/// The instant, in whole milliseconds, rounded down; `None`: it is none.
 #[inline]
 fn instant(time: &prost_types::Timestamp) -> Option<Timestamp> {
     let is_one = YEARS.contains(&time.seconds) && (0..1_000_000_000).contains(&time.nanos);
     is_one.then(|| Timestamp::from_millis(time.seconds * 1000 + i64::from(time.nanos / 1_000_000)))
 }
 
-/// The same, or what is wrong with it.
+/// The instant, in whole milliseconds, rounded down, or what is wrong with it.
 #[inline]
 pub fn timestamp(field: &str, time: &prost_types::Timestamp) -> Result<Timestamp, Refusal> {
     instant(time).ok_or_else(|| {
