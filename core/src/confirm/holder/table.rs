@@ -140,12 +140,13 @@ impl Table {
             return Ok(());
         }
         while self.applying.front().is_some_and(|mark| mark.revision <= revision) {
+            // Before another comes: one more than fits would double its memory.
+            if self.recent.len() >= RECENT {
+                self.recent.pop_front();
+            }
             self.recent.extend(self.applying.pop_front());
         }
         let Some(&mark) = self.recent.back() else { return Ok(()) };
-        while self.recent.len() > RECENT {
-            self.recent.pop_front();
-        }
         if mark.revision != revision || mark.digest != digest {
             return Err(Cause::Digest);
         }
