@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 /// So many messages of authorities may wait for the driver; then their streams wait. Few, since each may be a page of a
 /// snapshot, which takes a hundred kilobytes once it is read: what waits here is memory beside the table that is built.
-const EVENTS: usize = 8;
+const EVENTS: usize = 2;
 
 /// The driver.
 pub(crate) struct Driver {
