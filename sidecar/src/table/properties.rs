@@ -213,13 +213,14 @@ proptest! {
 #[test]
 fn shards_that_fill_lose_nothing() {
     // As hashes are; in ascending order, so that they crowd at the front of a shard that is still small; no hashes
-    // at all, at the front of one shard and at its end.
+    // at all, at the front of one shard and at its end. All in one shard, which is large then.
     let scattered: fn(u64) -> u64 = |n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let orders = [
         (20_000_u64, scattered),
         (20_000, |n| n * (u64::MAX / 20_000)),
         (2_000, |n| n % 500),
         (2_000, |n| u64::MAX - n % 500),
+        (10_000, |n| n * ((1 << 56) / 10_000)),
     ];
     for (rows, order) in orders {
         let (mut heads, mut model) = (Heads::new(ID_KEY), HashMap::new());

@@ -5,21 +5,26 @@
 //! hashes, so their order is as good as random. A search ends at the first row with a higher key, so a miss costs no
 //! more than a hit, and nine slots of ten may be taken. Nothing is ever removed: heads are for good.
 //!
-//! A shard that is full is rebuilt alone, a sixteenth larger, beside the one that readers see; it is made of
-//! segments of one size, so what one shard gives back fits the next that grows. Its rows are as wide as its widest.
-//! Keys that are no hashes make searches long, but a shard never much more than twice as large as its rows.
+//! A shard that is full is rebuilt alone, a segment or a sixteenth larger, or twice as large while it has none, beside the
+//! one that readers see; segments have one size, so what one shard gives back fits the next that grows. Its rows are as
+//! wide as its widest. Keys that are no hashes make searches long, but a shard never much more than twice as large as its rows.
 //!
 //! The methods that take `&self` and store are called by one writer, within [`super::sequenced`]; readers may
 //! meet anything there meanwhile, so they index nothing without a check.
 
 use super::atomic::{AtomicU32, Ordering};
+use std::cmp;
 use std::sync::Arc;
 
 const SHARDS: usize = 256;
 /// The words of a key.
 const KEY: usize = 4;
-/// The slots of a segment. A smaller shard is one smaller segment.
-const SEGMENT: usize = 256;
+/// The slots of a segment. A smaller shard is one smaller segment. The smaller they are, the less is lost where the
+/// allocator cuts them out of what a page of a snapshot leaves behind.
+const SEGMENT: usize = 128;
+/// From so many slots on a shard grows by a sixteenth, below that by a segment: in a small table what the process needs
+/// beside the rows weighs more, so less may lie free among them.
+const LARGE: usize = 64 * SEGMENT;
 /// The slots of the smallest shard that has any.
 const SLOTS_MIN: usize = 16;
 /// The last slots of a shard are nobody's home: rows of the last homes spill into them. So many do for hashes.
@@ -177,7 +182,7 @@ impl Rows {
     /// The bytes of the keys in one shard, in order.
     pub(super) fn keys(&self, shard: u8) -> impl Iterator<Item = [u8; 16]> {
         let shard = self.shards.get(usize::from(shard)).into_iter();
-        let rows = shard.flat_map(|shard| (0..shard.size.slots).filter_map(|slot| shard.row(slot)));
+        let rows = shard.flat_map(|shard| shard.rows_from(0));
         rows.filter(|row| row.is_taken()).map(|row| row.key().bytes())
     }
 
@@ -238,10 +243,10 @@ impl Size {
     fn more(self, taken: usize) -> Size {
         let Size { slots, spill } = self;
         if slots == 0 || self.is_half_full(taken) {
-            let slots = if slots < SEGMENT {
-                slots.max(SLOTS_MIN / 2) * 2
-            } else {
-                slots + (slots / 16).next_multiple_of(SEGMENT)
+            let slots = match slots {
+                ..SEGMENT => slots.max(SLOTS_MIN / 2) * 2,
+                SEGMENT..LARGE => slots + SEGMENT,
+                LARGE.. => slots + (slots / 16).next_multiple_of(SEGMENT),
             };
             Size { spill: Size::new(slots).spill.max(spill), slots }
         } else {
@@ -281,6 +286,16 @@ impl Shard {
         Shard { segments, size, width, taken: AtomicU32::new(0) }
     }
 
+    /// The rows from this slot on, be they free.
+    fn rows_from(&self, slot: usize) -> impl Iterator<Item = Row<'_>> {
+        let (first, rest) = match self.segments.get(slot / SEGMENT..) {
+            Some([first, rest @ ..]) => (first.get(slot % SEGMENT * self.width..).unwrap_or(&[]), rest),
+            Some([]) | None => (&[][..], &[][..]),
+        };
+        let rest = rest.iter().flat_map(|segment| segment.chunks_exact(self.width));
+        first.chunks_exact(self.width).chain(rest).map(Row)
+    }
+
     /// The row in a slot, be it free; `None` past the last.
     fn row(&self, slot: usize) -> Option<Row<'_>> {
         let first = slot % SEGMENT * self.width;
@@ -299,8 +314,11 @@ impl Shard {
         let home = self.home(key);
         let mut first = home % SEGMENT * self.width;
         for segment in self.segments.get(home / SEGMENT..)? {
-            for words in segment.get(first..)?.chunks_exact(self.width) {
-                let row = Row(words);
+            let mut words = segment.get(first..)?;
+            // Chunks would be counted first, which takes a division.
+            while let Some((row, behind)) = words.split_at_checked(self.width) {
+                let row = Row(row);
+                words = behind;
                 // Nearly all of those that are passed by are told by their first word.
                 let first = row.0.first().map_or(0, |word| word.load(Ordering::Relaxed));
                 if first != 0 && first < key.first_word() {
@@ -333,21 +351,21 @@ impl Shard {
         let (home, taken) = (self.home(key), self.taken());
         let reach = if self.size.is_half_full(taken) { REACH } else { self.size.slots };
         let mut between = None;
-        for slot in home..self.size.slots.min(home + reach) {
-            let row = self.row(slot)?;
+        let place = self.rows_from(home).zip(home..home + reach).find_map(|(row, slot)| {
             if !row.is_taken() {
-                let place = Place::Between { slot: between.unwrap_or(slot), free: slot };
-                return (!self.size.is_full(taken)).then_some(place);
+                return Some(Place::Between { slot: between.unwrap_or(slot), free: slot });
             }
-            let found = row.key();
-            if found == key {
-                return Some(Place::Over(slot));
+            // Behind the first higher key there are higher ones only.
+            if between.is_none() {
+                match row.key().cmp(&key) {
+                    cmp::Ordering::Less => (),
+                    cmp::Ordering::Equal => return Some(Place::Over(slot)),
+                    cmp::Ordering::Greater => between = Some(slot),
+                }
             }
-            if found > key {
-                between.get_or_insert(slot);
-            }
-        }
-        None
+            None
+        })?;
+        (!place.is_new() || !self.size.is_full(taken)).then_some(place)
     }
 
     fn put(&self, place: Place, key: Key, words: &[u32]) {
@@ -385,7 +403,7 @@ impl Shard {
     /// Takes over the rows of another, which stand in order: no search, and nothing moves twice.
     fn take_all(&self, other: &Shard) -> bool {
         let mut next = 0;
-        for row in (0..other.size.slots).filter_map(|slot| other.row(slot)).filter(|row| row.is_taken()) {
+        for row in other.rows_from(0).filter(|row| row.is_taken()) {
             let slot = self.home(row.key()).max(next);
             let Some(to) = self.row(slot) else { return false };
             to.take(row);
