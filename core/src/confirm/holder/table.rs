@@ -248,3 +248,39 @@ impl Summits {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Link;
+
+    #[test]
+    fn it_remembers_no_more_places_than_there_is_room_for() {
+        let now = Moment { boot: 0, raw: 0 };
+        let start = Place {
+            epoch: Epoch::new([1; 16]),
+            revision: Revision::ZERO,
+            chain: Chain::EMPTY,
+            digest: Digest::EMPTY,
+        };
+        let (mut table, mut last) = (Table::loaded(start, now), start);
+        let link = Link::new([7; 32]);
+        for _ in 0..RECENT + 2 {
+            let revision = last.revision.next().unwrap();
+            let frame = Frame {
+                epoch: last.epoch,
+                revision,
+                link,
+                chain: last.chain.then(link),
+                digest: Digest::EMPTY,
+            };
+            assert_eq!(table.order(&frame), Ok(true));
+            assert_eq!(table.visible(now, revision, Digest::EMPTY), Ok(()));
+            last = frame.place();
+        }
+        assert_eq!((table.recent.len(), table.recent.capacity()), (RECENT, RECENT));
+        // The newest are those that are left.
+        assert_eq!(table.applied(), Some(last));
+        assert!(table.find(last.revision).is_some() && table.find(start.revision).is_none());
+    }
+}
