@@ -56,10 +56,10 @@ pub fn bulk_server() -> Limited {
     server().initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW)
 }
 
-/// glibc gives back what is free at the end of a thread's memory as soon as that is more than twice the largest mapping
-/// that was ever freed. A batch of 1000 is half a megabyte when it is decoded; to fetch its pages anew for every batch
-/// takes as long as a sixth of its decisions. So one of the size of the largest message is freed here; at most twice that
-/// stays with each thread.
+/// glibc gives back what is free at the end of a thread's memory as soon as that is more than twice the largest
+/// mapping that was ever freed. A batch of 1000 is half a megabyte when it is decoded; to fetch its pages anew for every
+/// batch takes as long as a sixth of its decisions. So one of the size of the largest message is freed here; at most
+/// twice that stays with each thread.
 fn keep_memory_between_messages() {
     drop(black_box(Vec::<u8>::with_capacity(MESSAGE_LEN_MAX)));
 }

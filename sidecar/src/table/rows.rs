@@ -5,9 +5,10 @@
 //! hashes, so their order is as good as random. A search ends at the first row with a higher key, so a miss costs no
 //! more than a hit, and nine slots of ten may be taken. Nothing is ever removed: heads are for good.
 //!
-//! A shard that is full is rebuilt alone, a segment or a sixteenth larger, or twice as large while it has none, beside the
-//! one that readers see; segments have one size, so what one shard gives back fits the next that grows. Its rows are as
-//! wide as its widest. Keys that are no hashes make searches long, but a shard never much more than twice as large as its rows.
+//! A shard that is full is rebuilt alone, a segment or a sixteenth larger, or twice as large while it has none, beside
+//! the one that readers see; segments have one size, so what one shard gives back fits the next that grows. Its rows
+//! are as wide as its widest. Keys that are no hashes make searches long, but a shard never much more than twice as
+//! large as its rows.
 //!
 //! The methods that take `&self` and store are called by one writer, within [`super::sequenced`]; readers may
 //! meet anything there meanwhile, so they index nothing without a check.
